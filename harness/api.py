@@ -1,0 +1,108 @@
+"""What people call from their own code: find a frontier, hold a function to the harness's standard."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from harness.case import PASSES, Pass
+from harness.catalog import operation_named
+from harness.environment import choose_device
+from harness.errors import InputError, unknown
+from harness.failures import broken_claims_text
+from harness.formats import FORMATS, format_named
+from harness.frontier import SIDES, Frontier, Side, search_frontier
+from harness.magnitudes import grid
+from harness.operation import ALL_CLAIMS, Path
+from harness.plan import Item
+from harness.sweep import Evaluator, TruthCache, bisection_width, sweep_item
+
+
+def frontier(
+    operation: str,
+    path: str,
+    dtype: str,
+    regime: str = "normal",
+    *,
+    pass_: Pass = "forward",
+    side: Side = "high",
+    seed: int = 0,
+    catalog: str | None = None,
+) -> Frontier:
+    """Where a path stops being finite and stops being accurate, as adjacent floats of the dtype.
+
+    Runs on the CUDA device if there is one, else in Triton's interpreter, which needs triton not to
+    have been imported before. `harness.frontier("cross_entropy", "naive", "fp32", "peak")` has
+    `nonfinite_from` just above ln(largest fp32) = 88.72.
+
+    Raises:
+        InputError: for an unknown name, or a regime that has no magnitude.
+    """
+    device = choose_device(None)
+    chosen = operation_named(operation, catalog)
+    fmt = format_named(dtype)
+    if pass_ not in PASSES:
+        raise unknown("pass", pass_, PASSES)
+    if side not in SIDES:
+        raise unknown("side", side, SIDES)
+    layout, implementation = chosen.regime(regime), chosen.path(path)
+    points = grid(fmt, layout.magnitudes(fmt))
+    if 1.0 not in points:
+        raise InputError(
+            f"regime {regime!r} does not vary with a magnitude around 1, so it has no frontier;"
+            f" choose another regime of {operation}"
+        )
+    # Backward needs the forward run first; forward alone saves the backward's time.
+    evaluator = Evaluator(
+        chosen, implementation, fmt, layout, passes=(pass_,), seed=seed, device=device
+    )
+    return search_frontier(
+        evaluator.of_pass(pass_),
+        fmt,
+        points,
+        side=side,
+        width=bisection_width(implementation, fmt),
+    )
+
+
+def assert_stable(
+    fn: Callable[..., Tensor],
+    operation: str,
+    *,
+    dtypes: Sequence[str] = tuple(FORMATS),
+    magnitudes: Sequence[float] | None = None,  # default: the sweep's grid over the whole range
+    seed: int = 0,
+    catalog: str | None = None,
+) -> None:
+    """One line in anyone's own test-suite: hold `fn` to all claims, forward and backward.
+
+    `fn` takes the operation's inputs by keyword (`input` and, for losses, `target`) and returns one
+    result a row (cross_entropy: shape (N,) for input (N, C)) or an element. It is run on every
+    regime of the operation.
+
+    Raises:
+        AssertionError: if a case is non-finite where its truth is representable, inaccurate, changes
+            its input, leaves elements unwritten, or differs from run to run; the message names the
+            cases.
+        InputError: for an unknown operation or dtype, or a magnitude that is not positive.
+    """
+    device = choose_device(None)
+    chosen = operation_named(operation, catalog)
+    if magnitudes is not None and not all(0 <= each < float("inf") for each in magnitudes):
+        raise InputError(f"magnitudes must be finite and not negative, not {list(magnitudes)}")
+    candidate = Path(getattr(fn, "__name__", "fn"), fn, claims=ALL_CLAIMS)
+    truths = TruthCache()
+    broken = []
+    for fmt in map(format_named, dtypes):
+        for regime in chosen.regimes:
+            low, high = regime.magnitudes(fmt)
+            if magnitudes is None:
+                points = grid(fmt, (low, high))
+            else:
+                rounded = {fmt.round(each) for each in magnitudes}
+                points = sorted(each for each in rounded if low <= each <= high)
+            if points:
+                item = Item(chosen, candidate, fmt, regime, tuple(points), PASSES)
+                records = sweep_item(item, seed=seed, device=device, truths=truths, refine=False)
+                broken += [record for record in records if record.get("broken")]
+    if broken:
+        raise AssertionError(broken_claims_text(broken, seed=seed))

@@ -1,0 +1,307 @@
+"""The command `stability`: a thin face over the harness, with the contract's exit codes."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from harness.errors import InputError
+
+app = typer.Typer(
+    name="stability",
+    help="Where do mixed-precision kernels produce NaN, and by how much are they off?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+# The parent of typer's BadParameter: click's UsageError, wherever this typer has it (newer ones bring
+# a click of their own, under a private name).
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]
+
+
+class Exit(IntEnum):
+    """Exit codes of `stability`."""
+
+    OK = 0
+    BROKEN = 1  # a claim broken, a regression, or a diagnosis found
+    UNCLEAR = 2
+    INCOMPLETE = 3
+    USAGE = 4  # usage or bad input
+
+
+# pytest's codes: ok, tests failed, interrupted, internal error, usage error, no tests collected.
+_FROM_PYTEST = {
+    0: Exit.OK,
+    1: Exit.BROKEN,
+    2: Exit.INCOMPLETE,
+    3: Exit.INCOMPLETE,
+    4: Exit.USAGE,
+    5: Exit.USAGE,
+}
+
+
+class TableFormat(str, Enum):
+    """Forms of the table."""
+
+    text = "text"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
+
+
+class CompareFormat(str, Enum):
+    """Forms of the comparison."""
+
+    text = "text"
+    markdown = "markdown"
+    json = "json"
+
+
+Names = Annotated[list[str] | None, typer.Option(metavar="NAME", help="repeats; takes globs")]
+Magnitude = Annotated[
+    str | None, typer.Option(metavar="A:B[:PER_DECADE]", help="instead of the default grid")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="a third of the grid")]
+Seed = Annotated[int, typer.Option(help="seed of all draws")]
+Device = Annotated[str | None, typer.Option(help="cuda or cpu; default: cuda if there is one")]
+CatalogName = Annotated[str | None, typer.Option(metavar="MODULE", help="module with OPERATIONS")]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="every N-th item, from the I-th")]
+PassNames = Annotated[
+    list[str] | None, typer.Option("--pass", metavar="NAME", help="forward, backward")
+]
+
+
+@app.command()
+def run(
+    suites: Annotated[list[str] | None, typer.Argument(metavar="[SUITE]...")] = None,
+    operation: Names = None,
+    path: Names = None,
+    dtype: Names = None,
+    regime: Names = None,
+    pass_: PassNames = None,
+    magnitude: Magnitude = None,
+    quick: Quick = False,
+    seed: Seed = 0,
+    device: Device = None,
+    catalog: CatalogName = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="new run directory")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="complete the run in --out")] = False,
+    shard: Shard = None,
+) -> None:
+    """Run suites (default: stability), print the table, write a run directory."""
+    from harness.run import run_suites
+
+    filters = {"operation": operation, "path": path, "dtype": dtype, "regime": regime}
+    arguments = _filter_arguments(filters | {"pass": pass_})
+    options = {"magnitude": magnitude, "device": device, "catalog": catalog, "shard": shard}
+    for name, value in options.items():
+        if value is not None:
+            arguments.append(f"--{name}={value}")
+    arguments += [f"--seed={seed}"] + ["--quick"] * quick
+    _plan(filters, pass_, magnitude, quick, catalog, shard, device)  # fail before anything starts
+    code, directory = run_suites(
+        suites or ["stability"], arguments, out=out, device=device, resume=resume
+    )
+    if (directory / "run.json").exists():
+        _print_table(directory, TableFormat.text, by_regime=False)
+        print(f"\nrun: {_shown(directory)}")
+    raise typer.Exit(_FROM_PYTEST.get(code, Exit.INCOMPLETE))
+
+
+@app.command("list")
+def list_cases(
+    operation: Names = None,
+    path: Names = None,
+    dtype: Names = None,
+    regime: Names = None,
+    pass_: PassNames = None,
+    magnitude: Magnitude = None,
+    quick: Quick = False,
+    device: Device = None,
+    catalog: CatalogName = None,
+    shard: Shard = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document")] = False,
+) -> None:
+    """Show what would run: one case id a line. Refining frontiers adds to these."""
+    filters = {"operation": operation, "path": path, "dtype": dtype, "regime": regime}
+    items = _plan(filters, pass_, magnitude, quick, catalog, shard, device)
+    ids = [case.id for item in items for case in item.cases()]
+    if as_json:
+        print(json.dumps({"schema": 1, "items": len(items), "cases": ids}, indent=1))
+        return
+    for each in ids:
+        print(each)
+    print(f"{len(items)} items, {len(ids)} cases", file=sys.stderr)
+
+
+@app.command()
+def table(
+    run_directory: Annotated[Path, typer.Argument(metavar="RUN")],
+    form: Annotated[TableFormat, typer.Option("--format")] = TableFormat.text,
+    by_regime: Annotated[
+        bool, typer.Option("--by-regime", help="one block a regime, as csv and json always have")
+    ] = False,
+) -> None:
+    """Print a run as a table."""
+    _print_table(run_directory, form, by_regime=by_regime)
+
+
+@app.command()
+def frontier(
+    operation: str,
+    path: str,
+    dtype: str,
+    regime: str = "normal",
+    pass_: Annotated[str, typer.Option("--pass")] = "forward",
+    side: str = "high",
+    seed: Seed = 0,
+    catalog: CatalogName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document")] = False,
+) -> None:
+    """Find where a path stops being finite, and accurate, as adjacent floats."""
+    from harness import api
+
+    found = api.frontier(
+        operation,
+        path,
+        dtype,
+        regime,
+        pass_=pass_,  # type: ignore[arg-type]  # checked there, with the valid choices
+        side=side,  # type: ignore[arg-type]
+        seed=seed,
+        catalog=catalog,
+    )
+    asked = {
+        "operation": operation,
+        "path": path,
+        "dtype": dtype,
+        "regime": regime,
+        "pass": pass_,
+        "side": side,
+        "seed": seed,
+    }
+    fields = {
+        "finite_until": found.finite_until,
+        "nonfinite_from": found.nonfinite_from,
+        "accurate_until": found.accurate_until,
+        "inaccurate_from": found.inaccurate_from,
+    }
+    if as_json:
+        print(json.dumps({"schema": 1, **asked, **fields, "verdict": found.verdict.word}, indent=1))
+        return
+    from harness.case import decimal
+
+    end = "the dtype's largest float" if side == "high" else "the dtype's smallest subnormal"
+    print(f"{operation} {path} {dtype}, regime {regime}, {pass_}, {side} side, seed {seed}")
+    for name, value in fields.items():
+        absent = f"- (holds to {end})" if name.endswith("from") else "- (fails at magnitude 1)"
+        print(f"  {name:<16} {decimal(value) if value is not None else absent}")
+    print(f"  {'verdict':<16} {found.verdict.word}: {found.verdict.meaning}")
+
+
+@app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(metavar="BASE")],
+    new: Annotated[Path, typer.Argument(metavar="NEW")],
+    form: Annotated[CompareFormat, typer.Option("--format")] = CompareFormat.text,
+    any_device: Annotated[
+        bool, typer.Option("--any-device", help="even from different devices or seeds")
+    ] = False,
+) -> None:
+    """Compare two runs case by case; a verdict that got worse is a regression."""
+    from harness import compare as comparing
+    from harness.store import load
+
+    comparison = comparing.compare_runs(load(base), load(new), any_device=any_device)
+    if form is CompareFormat.json:
+        print(json.dumps(comparing.to_plain(comparison), indent=1, allow_nan=False))
+    else:
+        print(comparing.to_text(comparison, markdown=form is CompareFormat.markdown), end="")
+    if comparison.regressions:
+        raise typer.Exit(Exit.BROKEN)
+
+
+def _plan(
+    filters: dict[str, list[str] | None],
+    pass_: list[str] | None,
+    magnitude: str | None,
+    quick: bool,
+    catalog: str | None,
+    shard: str | None,
+    device: str | None,
+) -> list[Any]:
+    from harness.catalog import load_catalog
+    from harness.environment import choose_device
+    from harness.magnitudes import parse_range
+    from harness.plan import Filters, parse_shard, plan
+
+    chosen = Filters(
+        **{name: tuple(values or ()) for name, values in filters.items()},
+        pass_=tuple(pass_ or ()),
+        magnitude=parse_range(magnitude) if magnitude is not None else None,
+        quick=quick,
+        shard=parse_shard(shard) if shard is not None else (1, 1),
+    )
+    choose_device(device)  # before the catalog imports triton
+    return plan(load_catalog(catalog), chosen)
+
+
+def _filter_arguments(filters: dict[str, list[str] | None]) -> list[str]:
+    return [f"--{name}={value}" for name, values in filters.items() for value in values or ()]
+
+
+def _print_table(directory: Path, form: TableFormat, *, by_regime: bool) -> None:
+    from rich.console import Console
+
+    from harness.render import print_table, render, rows_for
+    from harness.store import load
+
+    loaded = load(directory)
+    rows = rows_for(loaded, form.value, by_regime=by_regime)
+    if form is TableFormat.text:
+        print_table(Console(), loaded, rows)
+        return
+    print(render(loaded, rows, form.value), end="")
+    for problem in loaded.problems:
+        print(f"stability: {problem}", file=sys.stderr)
+
+
+def _shown(directory: Path) -> str:
+    try:
+        return str(directory.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(directory)
+
+
+def main() -> NoReturn:
+    """Run the command line; usage errors and bad input become one sentence and exit code 4."""
+    command: Callable[..., Any] = typer.main.get_command(app)
+    try:
+        code = command(standalone_mode=False)
+        sys.stdout.flush()
+    except InputError as error:
+        _fail(str(error))
+    except _UsageError as error:
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        _fail(error.format_message() + hint)
+    except typer.Abort:
+        sys.exit(Exit.INCOMPLETE)
+    except BrokenPipeError:
+        # The reader (`| head`) went away; that is its right. Keep Python from flushing into it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.OK)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INCOMPLETE)
+    sys.exit(code if isinstance(code, int) else Exit.OK)
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"stability: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(Exit.USAGE)

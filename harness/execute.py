@@ -1,0 +1,156 @@
+"""Station three: run a path on a batch, forward and backward, and see what it did to its memory."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness import poison
+from harness.case import Pass
+from harness.inputs import Batch
+from harness.operation import Path
+from harness.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one pass of a path returned, brought to the CPU.
+
+    `fault` is the verdict of a pass that did not run to its end, with `reason` in words; then
+    `value` is None. `unwritten` and `unrepeatable` mark elements; `mutated` marks rows of the batch
+    whose inputs the path changed.
+    """
+
+    value: Tensor | None
+    fault: Verdict | None = None
+    reason: str = ""
+    unwritten: Tensor | None = None  # bool, like value
+    unrepeatable: Tensor | None = None  # bool, like value; None when it ran once
+    mutated: Tensor | None = None  # bool, (rows of the batch,)
+
+
+def execute(
+    path: Path,
+    batch: Batch,
+    *,
+    passes: tuple[Pass, ...],
+    device: str,
+    twice: bool,  # run again, from different garbage, and compare bit by bit
+) -> dict[Pass, Output]:
+    """Run a path; an exception becomes the verdict of the pass it came from, never a traceback."""
+    first = _once(path, batch, passes, device, which=0)
+    if not twice:
+        return first
+    second = _once(path, batch, passes, device, which=1)
+    return {each: _compared(first[each], second[each]) for each in passes}
+
+
+def _once(
+    path: Path, batch: Batch, passes: tuple[Pass, ...], device: str, which: int
+) -> dict[Pass, Output]:
+    roles = batch.on(device)
+    leaf_name = next(iter(roles))
+    leaf = roles[leaf_name]
+    # The path gets a clone, one graph node above the leaf: whatever it writes there, even in place
+    # through autograd, is seen below, and the gradient still arrives at the leaf.
+    given = roles | {leaf_name: leaf.clone()}
+    outputs: dict[Pass, Output] = {}
+    # The interpreter computes in NumPy, which warns where a GPU is silent: overflow to infinity is
+    # what the sweep is looking for, and is judged, not warned of.
+    with poison.poisoned(which), np.errstate(all="ignore"):
+        try:
+            value = path.function(**given)
+            problem = _wrong_shape(value, leaf)
+            outputs["forward"] = (
+                Output(None, Verdict.ERROR, problem) if problem else _collected(value, which)
+            )
+            if "backward" in passes and not problem:
+                outputs["backward"] = _backward(value, leaf, which)
+        except Exception as error:  # noqa: BLE001 - whatever a path raises is its verdict
+            outputs["forward"] = _raised(error)
+    outputs.setdefault("backward", outputs["forward"])
+    mutated = _mutated_rows(batch, given)
+    return {
+        each: Output(
+            outputs[each].value,
+            outputs[each].fault,
+            outputs[each].reason,
+            outputs[each].unwritten,
+            None,
+            mutated,
+        )
+        for each in passes
+    }
+
+
+def _backward(value: Tensor, leaf: Tensor, which: int) -> Output:
+    try:
+        value.backward(torch.ones_like(value))
+        if leaf.grad is None:
+            return Output(None, Verdict.ERROR, "backward left no gradient at the first input")
+        return _collected(leaf.grad, which)
+    except Exception as error:  # noqa: BLE001 - as above
+        return _raised(error)
+
+
+def _wrong_shape(value: object, leaf: Tensor) -> str:
+    if not isinstance(value, Tensor):
+        return f"returned {type(value).__name__}, not a tensor"
+    if tuple(value.shape) not in (tuple(leaf.shape), tuple(leaf.shape[:1])):
+        return (
+            f"returned shape {tuple(value.shape)} for an input of shape {tuple(leaf.shape)};"
+            " expected one result a row or an element"
+        )
+    if value.dtype not in poison.PATTERNS:
+        return f"returned dtype {value.dtype}, which is none of fp16, bf16, fp32 and fp64"
+    return ""
+
+
+def _collected(value: Tensor, which: int) -> Output:
+    host = value.detach().cpu()
+    return Output(host, unwritten=poison.unwritten(host, which))
+
+
+def _raised(error: Exception) -> Output:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+    return Output(None, _fault_of(error), reason)
+
+
+def _fault_of(error: Exception) -> Verdict:
+    if isinstance(error, (NotImplementedError, ModuleNotFoundError)):
+        return Verdict.UNSUPPORTED
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return Verdict.OUT_OF_MEMORY
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"CompilationError", "CompileTimeAssertionFailure", "OutOfResources"}:
+        return Verdict.COMPILE_ERROR
+    if isinstance(error, RuntimeError) and "not implemented for" in str(error):
+        return Verdict.UNSUPPORTED  # torch's way to say that an operator lacks a dtype
+    return Verdict.ERROR
+
+
+def _mutated_rows(batch: Batch, after: dict[str, Tensor]) -> Tensor:
+    first = next(iter(batch.roles.values()))
+    changed = torch.zeros(first.shape[0], dtype=torch.bool)
+    for role, before in batch.roles.items():
+        differs = poison.bits_of(before) != poison.bits_of(after[role].detach().cpu())
+        changed |= differs.reshape(differs.shape[0], -1).any(dim=1)
+    return changed
+
+
+def _compared(first: Output, second: Output) -> Output:
+    unrepeatable = None
+    if first.value is not None and second.value is not None:
+        differs = poison.bits_of(first.value) != poison.bits_of(second.value)
+        # Poison left in place, or NaN made from it, differs by design and has its own verdict.
+        both_nan = first.value.isnan() & second.value.isnan()
+        unrepeatable = differs & ~both_nan
+    elif (first.value is None) != (second.value is None):
+        failed = first if first.value is None else second
+        return Output(
+            None, failed.fault, f"one of two runs: {failed.reason}", mutated=first.mutated
+        )
+    return Output(
+        first.value, first.fault, first.reason, first.unwritten, unrepeatable, first.mutated
+    )

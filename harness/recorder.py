@@ -1,0 +1,142 @@
+"""The part of the plugin that owns the run directory: it opens it, writes reports' records, ends it."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.catalog import DEFAULT, load_catalog
+from harness.environment import describe, device_name
+from harness.errors import InputError
+from harness.plan import Filters, Item, plan
+from harness.progress import SweepProgress
+from harness.record import record_from_dict
+from harness.store import Writer
+
+ARGV = "STABILITY_ARGV"  # the command line of `stability run`, handed to the pytest it starts
+
+
+@dataclass(slots=True)
+class Session:
+    """What this pytest session sweeps, and where it writes."""
+
+    filters: Filters
+    seed: int
+    device: str
+    catalog: str | None
+    out: Path | None
+    resume: bool
+    show_progress: bool
+    items: list[Item] | None = field(default=None)
+    done_before: set[str] = field(default_factory=set)
+
+    def planned(self) -> list[Item]:
+        """The selected items; the catalog is imported here, for the first time."""
+        if self.items is None:
+            self.items = plan(load_catalog(self.catalog), self.filters)
+        return self.items
+
+    def asked(self) -> dict[str, Any]:
+        """What run.json says was asked for."""
+        filters = self.filters
+        within = filters.magnitude
+        return {
+            "suite": "stability",
+            "catalog": self.catalog or DEFAULT,
+            "operation": list(filters.operation),
+            "path": list(filters.path),
+            "dtype": list(filters.dtype),
+            "regime": list(filters.regime),
+            "pass": list(filters.pass_),
+            "magnitude": [within.low, within.high, within.per_decade] if within else None,
+            "quick": filters.quick,
+            "shard": "/".join(str(part) for part in filters.shard),
+        }
+
+
+class Recorder:
+    """Writes what the tests measured, in the one process that may."""
+
+    def __init__(self, session: Session, config: pytest.Config) -> None:
+        self._mine = session
+        self._config = config
+        self._writer: Writer | None = None
+        self._progress: SweepProgress | None = None
+        self._pytest_session: pytest.Session | None = None
+        self._selected = 0
+        self._recorded = 0
+        self._failure = ""
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._pytest_session = session
+        wanted = [i for i in session.items if "stability_item" in getattr(i, "fixturenames", ())]
+        self._selected = len(wanted)
+        if wanted and not self._config.option.collectonly:
+            self._open()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        # Under pytest-xdist the workers collect; each of them collects everything.
+        planned = {f"[{item.id}]" for item in self._mine.planned()}
+        self._selected = sum(each[each.find("[") :] in planned for each in ids)
+
+    def _open(self) -> None:
+        mine = self._mine
+        if mine.out is None:
+            stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+            mine.out = self._config.rootpath / "results" / f"{stamp}-{device_name(mine.device)}"
+        given = os.environ.get(ARGV)
+        argv = json.loads(given) if given else [Path(sys.argv[0]).name, *sys.argv[1:]]
+        environment = {"argv": argv, "seed": mine.seed, **describe(mine.device)}
+        try:
+            self._writer = Writer.start(mine.out, mine.asked(), environment, resume=mine.resume)
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from None
+        if mine.show_progress:
+            self._progress = SweepProgress(self._selected)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        plain = getattr(report, "harness_records", None)
+        if plain is None:
+            return
+        if self._writer is None and not self._failure:
+            self._open()
+        if self._writer is None:
+            return
+        try:
+            self._writer.append(record_from_dict(each) for each in plain)
+        except InputError as error:
+            self._failure = str(error)
+            if self._pytest_session is not None:
+                self._pytest_session.shouldstop = self._failure
+            return
+        self._recorded += 1
+        if self._progress is not None:
+            self._progress.advance(report.nodeid.partition("[")[2].rstrip("]"), len(plain))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        # Under the bar a letter a test would tear it; failures are told at the end all the same.
+        if self._progress is None or report.when != "call":
+            return None
+        return report.outcome, "", ""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+        if self._writer is not None:
+            whole = not self._failure and self._recorded >= self._selected
+            self._writer.finish(complete=whole)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self._failure:
+            terminalreporter.write_line(f"ERROR: {self._failure}", red=True)
+        if self._writer is not None:
+            terminalreporter.write_line(f"records: {self._writer.directory}")

@@ -1,0 +1,91 @@
+"""`stability run`: pytest in a process of its own, so that what kills it does not kill the answer."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.environment import choose_device, device_name
+from harness.errors import InputError, unknown
+from harness.recorder import ARGV
+
+ROOT = Path(__file__).resolve().parents[1]  # where suites/ lies beside harness/
+SUITES = ("stability",)
+
+
+def run_suites(
+    suites: list[str],
+    arguments: list[str],  # the plugin's options
+    *,
+    out: Path | None,
+    device: str | None,
+    resume: bool,
+) -> tuple[int, Path]:
+    """Run the suites and return pytest's exit code (negative: the signal that ended it) and the run.
+
+    Raises:
+        InputError: for a suite that does not exist, --resume without a directory, or a run
+            directory that is taken or cannot be written.
+    """
+    for suite in suites:
+        if suite not in SUITES:
+            raise unknown("suite", suite, SUITES)
+    if resume and out is None:
+        raise InputError("--resume needs --out DIR, the run to complete")
+    settled = choose_device(device)
+    directory = out or _new_directory(device_name(settled))
+    check_writable(directory, resume=resume)
+    command = [
+        *(sys.executable, "-m", "pytest"),
+        *(str(ROOT / "suites" / suite) for suite in suites),
+        # The plugin by name, for an installed package whose conftest is not on the way; pytest's
+        # own cache and header would only litter the user's folder and screen.
+        *("-p", "harness.plugin", "-p", "no:cacheprovider", f"--rootdir={ROOT}"),
+        *("-q", "--no-header", "--harness-progress", f"--out={directory.resolve()}"),
+        *(["--resume"] if resume else []),
+        *arguments,
+    ]
+    environment = os.environ | {
+        ARGV: json.dumps(["stability", *sys.argv[1:]]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(ROOT), str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
+    }
+    if settled == "cpu":
+        environment["TRITON_INTERPRET"] = "1"
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode < 0:
+        print(
+            f"stability: the run was ended by signal {-done.returncode}; what it recorded is kept,"
+            f" go on with --resume --out {directory}",
+            file=sys.stderr,
+        )
+    return done.returncode, directory
+
+
+def _new_directory(device: str) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return Path("results") / f"{stamp}-{device}"
+
+
+def check_writable(directory: Path, *, resume: bool) -> None:
+    """Say now, in one sentence, what would otherwise fail in the child.
+
+    Raises:
+        InputError: if the directory cannot be made or written, or holds a run and is not resumed.
+    """
+    if (directory / "run.json").exists() and not resume:
+        raise InputError(
+            f"{directory} already holds a run; name a new directory with --out, or complete it"
+            " with --resume"
+        )
+    existing = next(each for each in (directory, *directory.absolute().parents) if each.exists())
+    if not existing.is_dir():
+        raise InputError(f"cannot write results to {directory}: {existing} is not a directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(
+            f"cannot write results to {directory}: no permission to write in {existing};"
+            " name a writable directory with --out"
+        )

@@ -1,0 +1,151 @@
+"""Station seven: a run as a table: a row a path and dtype, a column some decades, then frontiers."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from harness.case import PASSES
+from harness.formats import FORMATS
+from harness.frontier import Frontier, measured_frontier
+from harness.record import Record, judgement_of
+from harness.verdict import Verdict
+
+# Powers of ten at which a column begins; it reaches to the next one. Chosen so that each format's
+# limits start a column (fp16 ends in the one of 4, bf16 and fp32 in the one of 38) and 80 characters
+# hold a row.
+COLUMNS = (
+    *(-324, -300, -100, -45, -38, -20, -10, -8, -6, -5, -4, -3, -2, -1),
+    *(0, 1, 2, 3, 4, 5, 8, 10, 20, 38, 100, 300),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: a path in a dtype, over one regime or over all of them (`regime` is then "all").
+
+    Cells hold, for each of COLUMNS, the worst verdict among the cases there, None for no case.
+    Over several regimes the frontiers are the tightest of any regime.
+    """
+
+    operation: str
+    pass_: str
+    path: str
+    dtype: str
+    regime: str
+    cells: tuple[Verdict | None, ...]
+    high: Frontier
+    low: Frontier
+    counts: dict[Verdict, int] = field(default_factory=dict)
+
+
+def table_rows(records: Iterable[Record], *, by_regime: bool) -> list[Row]:
+    """The rows of a run, by operation and pass, in the order in which paths first appear."""
+    groups: dict[tuple[str, str, str, str], dict[str, list[Record]]] = {}
+    for record in records:
+        if record.suite != "stability":
+            continue
+        key = (record.operation, record["pass"], record.path, record.dtype)
+        groups.setdefault(key, {}).setdefault(record["regime"], []).append(record)
+    rows = []
+    for (operation, pass_, path, dtype), regimes in groups.items():
+        parts = [regimes] if not by_regime else [{name: each} for name, each in regimes.items()]
+        for part in parts:
+            name = next(iter(part)) if by_regime else "all"
+            rows.append(_row((operation, pass_, path, dtype), name, list(part.values())))
+    return sorted(rows, key=_order(rows))
+
+
+def _order(rows: Sequence[Row]) -> "Order":
+    return Order(
+        list(dict.fromkeys(row.operation for row in rows)),
+        list(dict.fromkeys(row.regime for row in rows)),
+        list(dict.fromkeys(row.path for row in rows)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Sorts rows for reading: operation, pass, regime, path, dtype, each as first met."""
+
+    operations: list[str]
+    regimes: list[str]
+    paths: list[str]
+
+    def __call__(self, row: Row) -> tuple[int, ...]:
+        return (
+            self.operations.index(row.operation),
+            PASSES.index(row.pass_),  # type: ignore[arg-type]
+            self.regimes.index(row.regime),
+            self.paths.index(row.path),
+            list(FORMATS).index(row.dtype) if row.dtype in FORMATS else len(FORMATS),
+        )
+
+
+def _row(key: tuple[str, str, str, str], regime: str, groups: list[list[Record]]) -> Row:
+    every = [record for group in groups for record in group]
+    counts: dict[Verdict, int] = {}
+    for record in every:
+        counts[record.verdict] = counts.get(record.verdict, 0) + 1
+    operation, pass_, path, dtype = key
+    return Row(
+        operation,
+        pass_,
+        path,
+        dtype,
+        regime,
+        cells_of(every),
+        _tightest([_frontier(group, "high") for group in groups], "high"),
+        _tightest([_frontier(group, "low") for group in groups], "low"),
+        dict(sorted(counts.items(), key=lambda item: item[0].precedence)),
+    )
+
+
+def cells_of(records: Iterable[Record]) -> tuple[Verdict | None, ...]:
+    """The worst verdict in each column; a magnitude of zero belongs to none."""
+    cells: list[Verdict | None] = [None] * len(COLUMNS)
+    for record in records:
+        place = _column(record["magnitude"])
+        if place is not None:
+            cells[place] = _worse(cells[place], record.verdict)
+    return tuple(cells)
+
+
+def _column(magnitude: float) -> int | None:
+    # 10**-324 underflows to zero: the first column takes everything below the second.
+    starts = [float(f"1e{exponent}") for exponent in COLUMNS]
+    found = [place for place, start in enumerate(starts) if magnitude >= start]
+    return found[-1] if found and magnitude > 0 else None
+
+
+def _worse(first: Verdict | None, second: Verdict) -> Verdict:
+    """As precedence, except that what is nobody's fault never hides what is somebody's."""
+    if first is None:
+        return second
+    return min(first, second, key=lambda each: (each.is_accurate, each.precedence))
+
+
+def _frontier(records: list[Record], side: str) -> Frontier:
+    points = {record["magnitude"]: judgement_of(record) for record in records}
+    points.pop(0.0, None)  # a regime without magnitudes has no frontier
+    return measured_frontier(
+        list(points), list(points.values()), side="high" if side == "high" else "low"
+    )
+
+
+def _tightest(frontiers: list[Frontier], side: str) -> Frontier:
+    """The failures nearest to 1, finiteness and accuracy each with its own neighbours."""
+    nearness = 1.0 if side == "high" else -1.0
+
+    def nearest(get: Callable[[Frontier], float | None]) -> Frontier | None:
+        failing = [each for each in frontiers if get(each) is not None]
+        return min(failing, key=lambda each: nearness * (get(each) or 0.0), default=None)
+
+    finite = nearest(lambda each: each.nonfinite_from)
+    accurate = nearest(lambda each: each.inaccurate_from)
+    decisive = finite or accurate
+    return Frontier(
+        finite.finite_until if finite else None,
+        finite.nonfinite_from if finite else None,
+        accurate.accurate_until if accurate else None,
+        accurate.inaccurate_from if accurate else None,
+        decisive.verdict if decisive else Verdict.OK,
+    )

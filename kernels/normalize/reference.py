@@ -1,0 +1,123 @@
+"""Normalisation as people write it, and the stable formula that stands in for the kernel on a plain CPU.
+
+The first three divide by the Euclidean norm along `dim`, in the input's own dtype. Each says where it breaks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import launch
+
+
+def naive(input: Tensor, dim: int = -1) -> Tensor:  # (..., K, ...) -> the same
+    """x / sqrt(sum x**2).
+
+    Above sqrt(max / K) the squares overflow and x / inf is silently 0 (256 in fp16 for one element, 1.8e19 in fp32). Where
+    the squares underflow to 0 the result is inf, and the zero vector gives 0 / 0.
+    """
+    return input / torch.sqrt((input * input).sum(dim=dim, keepdim=True))
+
+
+def epsilon(input: Tensor, dim: int = -1) -> Tensor:  # (..., K, ...) -> the same
+    """The usual advice: x / (sqrt(sum x**2) + 1e-12).
+
+    Nothing changes on the high side. In fp16 1e-12 rounds to 0 and the zero vector is NaN still; elsewhere small vectors
+    come out too short, and the gradient of the root at 0 is infinite, so the zero vector's gradient is NaN.
+    """
+    return input / (torch.sqrt((input * input).sum(dim=dim, keepdim=True)) + 1e-12)
+
+
+def torch_native(input: Tensor, dim: int = -1) -> Tensor:  # (..., K, ...) -> the same
+    """F.normalize: x / max(||x||, 1e-12).
+
+    The norm overflows like the naive one in the accumulation's dtype, and x / inf is silently 0. In fp16 the floor rounds to
+    0 and the zero vector gives NaN.
+    """
+    return torch.nn.functional.normalize(input, dim=dim)
+
+
+# --- the stable formula ------------------------------------------------------------------------------------
+
+
+def _largest_exponent(x: Tensor) -> Tensor:
+    """Per row the exponent of its largest finite element, clamped so that 2**k and 2**-k are both normal."""
+    size = torch.where(torch.isfinite(x), x.abs(), 0.0)
+    exponent = torch.frexp(size.amax(dim=-1)).exponent - 1
+    limit = 1022 if x.dtype == torch.float64 else 126
+    exponent = torch.where(size.amax(dim=-1) == 0, -limit, exponent)
+    return exponent.clamp(-limit, limit).to(torch.int32)
+
+
+def _power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
+    """2**exponent, exactly, from the exponent bits."""
+    if dtype == torch.float64:
+        return ((exponent.to(torch.int64) + 1023) << 52).view(dtype)
+    return ((exponent.to(torch.int32) + 127) << 23).view(dtype)
+
+
+def _below_floor(root: Tensor, exponent: Tensor, eps: float) -> Tensor:
+    """Whether the norm root * 2**exponent is below eps."""
+    floor = torch.full_like(root, eps)
+    if eps < 1.0:
+        return root < floor * _power_of_two(-exponent, root.dtype)
+    left = root * _power_of_two(exponent.clamp(max=0), root.dtype)
+    return left < floor * _power_of_two(-exponent.clamp(min=0), root.dtype)
+
+
+def stable_forward(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:  # (N, K)
+    """What the forward kernel computes: y, the exponent of s, and r."""
+    if x.numel() == 0:
+        statistics = launch.statistics_dtype(x.dtype)
+        exponent = x.new_zeros(x.shape[0], dtype=torch.int32)
+        return x.clone(), exponent, x.new_zeros(x.shape[0], dtype=statistics)
+    wide = x.to(launch.statistics_dtype(x.dtype))
+    finite = torch.isfinite(wide)
+    clean = torch.where(finite, wide, 0.0)
+    exponent = _largest_exponent(wide)
+    inverse = _power_of_two(-exponent, wide.dtype)
+    root = (clean * inverse[:, None]).square().sum(dim=-1).sqrt()
+    below = _below_floor(root, exponent, eps)
+    scaled = clean * torch.where(below, 1.0, inverse)[:, None]
+    denominator = torch.where(below, eps, root)
+    denominator = torch.where(denominator > 0, denominator, 1.0)
+    strange = torch.where(wide.isnan().any(dim=-1), torch.nan, torch.inf).to(wide.dtype)
+    whole = finite.all(dim=-1)
+    root = torch.where(whole, root, strange)
+    denominator = torch.where(whole, denominator, root)
+    y = torch.where(finite, scaled / denominator[:, None], torch.nan)
+    return y.to(x.dtype), exponent, root
+
+
+def stable_backward(
+    upstream: Tensor,  # (N, K)
+    x: Tensor,  # (N, K)
+    exponent: Tensor,  # (N,)
+    root: Tensor,  # (N,)
+    eps: float,
+) -> Tensor:
+    """What the backward kernel computes: the gradient of x, 0 at the zero vector by policy."""
+    if x.numel() == 0:
+        return x.clone()
+    dtype = root.dtype
+    g = upstream.to(dtype)
+    finite = torch.isfinite(g)
+    clean = torch.where(finite, g, 0.0)
+    zero = root == 0
+    safe_root = torch.where(torch.isfinite(root) & ~zero, root, 1.0)
+    wide = x.to(dtype)
+    z = torch.where(torch.isfinite(wide), wide, 0.0) * _power_of_two(-exponent, dtype)[:, None]
+    y = z / safe_root[:, None]
+    g_exponent = _largest_exponent(g)
+    h = clean * _power_of_two(-g_exponent, dtype)[:, None]
+    along = (h - y * (y * h).sum(dim=-1, keepdim=True)) / safe_root[:, None]
+    shift = g_exponent - exponent
+    half = shift >> 1
+    along = along * _power_of_two(half, dtype)[:, None]
+    along = along * _power_of_two(shift - half, dtype)[:, None]
+    floored = (_below_floor(root, exponent, eps) | zero)[:, None]
+    strange = ~torch.isfinite(root) | ~finite.all(dim=-1)
+    along = torch.where(strange[:, None], torch.nan, along)
+    flat = torch.where(zero[:, None] & finite, 0.0, g / (eps if eps > 0 else 1.0))
+    return torch.where(floored, flat, along).to(x.dtype)

@@ -1,0 +1,146 @@
+"""Binary cross-entropy of logits: L = -(y log s(x) + (1-y) log(1-s(x))), one loss an element."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import kernels
+from harness.operation import ALL_CLAIMS, Draws, Operation, Path, Regime, Roles
+from kernels.binary_cross_entropy import reference
+from suites.catalog import layouts
+from suites.catalog.triton_path import on_triton
+
+
+def _truth(roles: Roles) -> dict[str, Tensor]:
+    """Loss and gradient in float64, from terms of one sign where the target is 0 or 1.
+
+    With e = exp(-|x|): L = |x| w + log1p(e), where w = 1 - y for x > 0 and y otherwise.
+    dL/dx = (1-y) s(x) - y s(-x), where s(|x|) = 1/(1+e) and s(-|x|) = e/(1+e).
+    """
+    logits, target = roles["input"], roles["target"]
+    power = torch.exp(-logits.abs())
+    weight = torch.where(logits > 0, 1 - target, target)
+    right, left = _sigmoids(logits, power)
+    return {
+        "forward": logits.abs() * weight + torch.log1p(power),
+        "backward": (1 - target) * right - target * left,
+    }
+
+
+def _sigmoids(logits: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
+    large, small = 1 / (1 + power), power / (1 + power)
+    positive = logits > 0
+    return torch.where(positive, large, small), torch.where(positive, small, large)
+
+
+def _certified(row: dict[str, Any]) -> dict[str, list[Any]]:
+    """The same in ball arithmetic."""
+    from flint import arb
+
+    losses, gradient = [], []
+    for x, y in zip(row["input"], row["target"], strict=True):
+        power = (-abs(arb(x))).exp()
+        losses.append(abs(arb(x)) * ((1 - arb(y)) if x > 0 else arb(y)) + power.log1p())
+        large, small = 1 / (1 + power), power / (1 + power)
+        right, left = (large, small) if x > 0 else (small, large)
+        gradient.append((1 - arb(y)) * right - arb(y) * left)
+    return {"forward": losses, "backward": gradient}
+
+
+def _slack(roles: Roles) -> dict[str, Tensor]:
+    """The two terms of the gradient, which cancel for soft targets; the loss has no cancellation."""
+    logits, target = roles["input"], roles["target"]
+    right, left = _sigmoids(logits, torch.exp(-logits.abs()))
+    # A hard target leaves one of the two terms, and nothing to cancel.
+    soft = (target != 0) & (target != 1)
+    terms = (1 - target) * right + target * left
+    return {"forward": torch.zeros_like(logits), "backward": torch.where(soft, terms, 0.0)}
+
+
+def _coin(draws: Draws) -> np.ndarray:
+    return draws.generator("target").integers(0, 2, size=draws.shape).astype(np.float64)
+
+
+def _draw_normal(draws: Draws) -> dict[str, np.ndarray]:
+    return {"input": layouts.gaussian(draws), "target": _coin(draws)}
+
+
+def _draw_peak(draws: Draws) -> dict[str, np.ndarray]:
+    peak = layouts.one_entry(draws, layouts.columns(draws))
+    return {"input": peak, "target": peak.copy()}
+
+
+def _draw_trough(draws: Draws) -> dict[str, np.ndarray]:
+    where = layouts.columns(draws)
+    other = layouts.one_entry(draws, layouts.beside(where, draws.shape[1]))
+    return {"input": layouts.one_entry(draws, where), "target": other}
+
+
+def _draw_constant(draws: Draws) -> dict[str, np.ndarray]:
+    return {"input": np.ones(draws.shape), "target": _coin(draws)}
+
+
+def _draw_confident(draws: Draws) -> dict[str, np.ndarray]:
+    target = _coin(draws)
+    return {"input": np.abs(layouts.gaussian(draws)) * (2 * target - 1), "target": target}
+
+
+def _draw_soft(draws: Draws) -> dict[str, np.ndarray]:
+    soft = draws.generator("target").uniform(0.0, 1.0, size=draws.shape)
+    return {"input": layouts.gaussian(draws), "target": soft}
+
+
+def _draw_outlier(draws: Draws) -> dict[str, np.ndarray]:
+    return {"input": layouts.outlier(draws), "target": _coin(draws)}
+
+
+def _draw_zeros(draws: Draws) -> dict[str, np.ndarray]:
+    return {"input": np.zeros(draws.shape), "target": _coin(draws)}
+
+
+def _draw_subnormal(draws: Draws) -> dict[str, np.ndarray]:
+    return {"input": layouts.uniform(draws), "target": _coin(draws)}
+
+
+REGIMES = (
+    Regime("normal", "Gaussian logits, targets 0 or 1 at random", _draw_normal),
+    Regime("peak", "one logit at the magnitude with target 1, zeros with target 0", _draw_peak),
+    Regime("trough", "the same, but the target 1 belongs to one of the zeros", _draw_trough),
+    Regime("constant", "every logit at the magnitude", _draw_constant),
+    Regime("confident", "every logit on its target's side", _draw_confident),
+    Regime("soft", "Gaussian logits, targets uniform in (0, 1)", _draw_soft),
+    Regime("outlier", "a weak crowd and one entry 2**10 times larger", _draw_outlier),
+    Regime("zeros", "every logit zero", _draw_zeros, layouts.no_magnitude),
+    Regime(
+        "subnormal",
+        "logits of at most the smallest normal",
+        _draw_subnormal,
+        layouts.subnormal_range,
+    ),
+)
+
+
+def _triton(input: Tensor, target: Tensor) -> Tensor:
+    return kernels.binary_cross_entropy_with_logits(on_triton(input), target, reduction="none")
+
+
+BINARY_CROSS_ENTROPY = Operation(
+    name="binary_cross_entropy_with_logits",
+    meaning="logistic loss of one logit and a target between 0 and 1",
+    truth=_truth,
+    certified=_certified,
+    slack=_slack,
+    # Soft targets: two products and the two quotients in them err by at most 3u relative each, the
+    # difference by another u, so 4u of the sum of the terms.
+    slack_factor=4.0,
+    regimes=REGIMES,
+    paths=(
+        Path("naive", reference.naive, note="sigmoid, then y log h + (1-y) log(1-h)"),
+        Path("clamped", reference.clamped, note="h clamped to [1e-9, 1-1e-9] first"),
+        Path("torch_bce", reference.torch_bce, note="sigmoid, then F.binary_cross_entropy"),
+        Path("torch", reference.torch_with_logits, note="F.binary_cross_entropy_with_logits"),
+        Path("triton", _triton, claims=ALL_CLAIMS, note="kernels.binary_cross_entropy_with_logits"),
+    ),
+)

@@ -1,0 +1,1 @@
+"""The stability sweep: every path over dtype, regime and magnitude, forward and backward."""

@@ -1,0 +1,35 @@
+"""Where does each path break? Records every case; fails where a path breaks its own claims."""
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.failures import broken_claims_text
+from harness.plan import Item
+from harness.record import Record
+from harness.recorder import Session
+from harness.sweep import TruthCache, sweep_item
+
+
+@pytest.fixture(scope="session")
+def truths() -> TruthCache:
+    """Shared by the paths of one operation, dtype and regime, which follow each other."""
+    return TruthCache()
+
+
+def test_stability(
+    stability_item: Item,
+    harness_session: Session,
+    truths: TruthCache,
+    record_cases: Callable[[list[Record]], None],
+) -> None:
+    """No case of the item breaks a claim of its path; paths without claims are only recorded."""
+    records = sweep_item(
+        stability_item,
+        seed=harness_session.seed,
+        device=harness_session.device,
+        truths=truths,
+    )
+    record_cases(records)
+    broken = [record for record in records if record.get("broken")]
+    assert not broken, broken_claims_text(broken, seed=harness_session.seed)
