@@ -92,8 +92,10 @@ clean:
 preflight:
 	@$(require_linux)$(setup)
 	if [[ -n "$${PYTHON-}" || ! -e .venv/core.stamp ]]; then chosen=$$(pick_python); fi
-	if [[ -n "$${PYTHON-}" && -e .venv && ! -e .venv/unfinished && "$$(version .venv/bin/python)" != "$$(version "$$chosen")" ]]; then
-		fail "the .venv here runs Python $$(version .venv/bin/python), not PYTHON=$$PYTHON; run 'make clean' and try again."
+	if [[ -n "$${PYTHON-}" && -e .venv && ! -e .venv/unfinished ]]; then
+		present=$$(version $(python) || true)
+		[[ "$$present" == "$$(version "$$chosen")" ]] \
+			|| fail "the .venv here runs Python $$present, not PYTHON=$$PYTHON; run 'make clean' and try again."
 	fi
 
 # When make expands it, not in the shell: so it also works in the make of macOS, which ignores .ONESHELL.
@@ -127,7 +129,9 @@ pick_python() {
 		fail "$$without_venv (Python $$found) lacks the venv module; install it" \
 			"(on Debian and Ubuntu: apt install python$${found%.*}-venv) and run this again."
 	fi
-	if [[ -z "$$seen" && -n "$${PYTHON-}" ]]; then fail "PYTHON=$$PYTHON cannot be run; this needs Python 3.11, 3.12 or 3.13."; fi
+	if [[ -z "$$seen" && -n "$${PYTHON-}" ]]; then
+		fail "PYTHON=$$PYTHON cannot be run; this needs Python 3.11, 3.12 or 3.13."
+	fi
 	fail "this needs Python 3.11, 3.12 or 3.13, but $${seen:-no python3 was found}; install one of them," \
 		"or say where one is with PYTHON=/path/to/python."
 }
@@ -145,7 +149,10 @@ make_venv() {
 	say "Making .venv with $$base (Python $$(version "$$base"))"
 	mkdir .venv 2>/dev/null || fail "cannot write in $$PWD, where .venv belongs."
 	touch .venv/unfinished
-	"$$base" -m venv .venv &>.venv/venv.log || { tail -n 5 .venv/venv.log >&2; fail "$$base could not make .venv; its last words are above."; }
+	if ! "$$base" -m venv .venv &>.venv/venv.log; then
+		tail -n 5 .venv/venv.log >&2
+		fail "$$base could not make .venv; its last words are above."
+	fi
 	rm .venv/unfinished
 }
 
@@ -168,19 +175,28 @@ install() {
 }
 
 explain_failure() {
-	local reason="pip could not install what is needed"
+	local reason="pip could not install what is needed" signs=(
+		'connection broken by' 'ConnectionError' 'Connection(Refused|Reset)' 'ProxyError' 'timed out'
+		'Name or service not known' 'Temporary failure in name resolution' 'Network is unreachable'
+		'from versions: none'
+	)
 	if grep -q -i 'no space left on device' .venv/pip.log; then
 		reason="the disk is full: pip could not install what is needed"
-	elif grep -q -E 'connection broken by|ConnectionError|Connection(Refused|Reset)|ProxyError|Name or service not known|Temporary failure in name resolution|Network is unreachable|timed out|from versions: none' .venv/pip.log; then
+	elif grep -q -E "$$(IFS='|'; printf '%s' "$${signs[*]}")" .venv/pip.log; then
 		reason="pip could not reach a package index: no network, or a proxy or mirror that pip's configuration does not name"
 	fi
 	printf '\n' >&2
 	# Without pip's frame around the output of a pip that it called itself.
-	grep -v -E '^ *$$|^ *note: |end of output|subprocess|╰|×|│' .venv/pip.log | tail -n 8 | cut -c 1-300 | sed 's/^ */    /' >&2 || true
+	grep -v -E '^ *$$|^ *note: |end of output|subprocess|╰|×|│' .venv/pip.log | tail -n 8 | cut -c 1-300 \
+		| sed 's/^ */    /' >&2 || true
 	fail "$$reason. The last lines of .venv/pip.log are above; run the same command again to go on."
 }
 
 torch_requirement() {
-	$(python) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); print(next(r for r in p["project"]["dependencies"] if r.startswith("torch")))'
+	$(python) - <<'end'
+	import tomllib
+	project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+	print(next(requirement for requirement in project["dependencies"] if requirement.startswith("torch")))
+	end
 }
 endef

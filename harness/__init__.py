@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.api import assert_stable, frontier
     from harness.errors import InputError
-    from harness.frontier import Frontier
     from harness.operation import Claim, Expected, Operation, Path, Regime
+    from harness.search import Frontier
     from harness.store import Run, load
     from harness.verdict import Verdict
 
@@ -35,7 +35,7 @@ _HOMES = {
     "assert_stable": "harness.api",
     "frontier": "harness.api",
     "InputError": "harness.errors",
-    "Frontier": "harness.frontier",
+    "Frontier": "harness.search",
     "Claim": "harness.operation",
     "Expected": "harness.operation",
     "Operation": "harness.operation",

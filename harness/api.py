@@ -1,4 +1,4 @@
-"""What people call from their own code: find a frontier, hold a function to the harness's standard."""
+"""What people call from their own code: find a frontier, hold a function to all claims."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,10 +10,10 @@ from harness.environment import choose_device
 from harness.errors import InputError, unknown
 from harness.failures import broken_claims_text
 from harness.formats import FORMATS, format_named
-from harness.frontier import SIDES, Frontier, Side, search_frontier
 from harness.magnitudes import grid
 from harness.operation import ALL_CLAIMS, Path
 from harness.plan import Item
+from harness.search import SIDES, Frontier, Side, search_frontier
 from harness.sweep import Evaluator, TruthCache, bisection_width, sweep_item
 
 
@@ -80,9 +80,9 @@ def assert_stable(
     regime of the operation.
 
     Raises:
-        AssertionError: if a case is non-finite where its truth is representable, inaccurate, changes
-            its input, leaves elements unwritten, or differs from run to run; the message names the
-            cases.
+        AssertionError: if a case is non-finite where its truth is representable, inaccurate,
+            changes its input, leaves elements unwritten, or differs from run to run; the message
+            names the cases.
         InputError: for an unknown operation or dtype, or a magnitude that is not positive.
     """
     device = choose_device(None)

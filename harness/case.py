@@ -72,4 +72,4 @@ def parse_case(text: str) -> Case:
     if format_named(dtype).round(magnitude) != magnitude or min(shape) < 0:
         raise InputError(f"malformed case id {text!r}: {number} is not a finite {dtype} value")
     pairs = tuple(sorted((key, value) for key, _, value in options))
-    return Case(operation, path, dtype, regime, magnitude, shape, pass_, pairs)  # type: ignore[arg-type]
+    return Case(operation, path, dtype, regime, magnitude, shape, pass_, pairs)

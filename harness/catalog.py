@@ -20,6 +20,8 @@ def load_catalog(name: str | None = None) -> Mapping[str, Operation]:
         InputError: if the module cannot be imported, or has no usable OPERATIONS.
     """
     wanted = name or DEFAULT
+    if wanted.startswith("."):
+        raise InputError(f"the catalog {wanted!r} is a relative name; name it from its top package")
     # From a checkout that is not installed, and for a catalog beside the user's own code, the
     # console script does not have these folders on its path.
     for folder in (str(Path(__file__).resolve().parents[1]), str(Path.cwd())):

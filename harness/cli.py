@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -21,8 +21,8 @@ app = typer.Typer(
 )
 
 
-# The parent of typer's BadParameter: click's UsageError, wherever this typer has it (newer ones bring
-# a click of their own, under a private name).
+# The parent of typer's BadParameter: click's UsageError, wherever this typer has it (newer ones
+# bring a click of their own, under a private name).
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 
@@ -47,7 +47,7 @@ _FROM_PYTEST = {
 }
 
 
-class TableFormat(str, Enum):
+class TableFormat(StrEnum):
     """Forms of the table."""
 
     text = "text"
@@ -56,7 +56,7 @@ class TableFormat(str, Enum):
     json = "json"
 
 
-class CompareFormat(str, Enum):
+class CompareFormat(StrEnum):
     """Forms of the comparison."""
 
     text = "text"

@@ -50,7 +50,9 @@ def compare_runs(base: Run, new: Run, *, any_device: bool = False) -> Comparison
             )
     before = {record.id: record for record in base.records}
     after = {record.id: record for record in new.records}
-    worse, better, other = [], [], []
+    worse: list[Change] = []
+    better: list[Change] = []
+    other: list[Change] = []
     same = 0
     for id_, old in before.items():
         if id_ not in after:

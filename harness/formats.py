@@ -66,8 +66,12 @@ class Format:
         """Round to the nearest float of this format; beyond its range, to its largest float."""
         if math.isnan(value):
             raise InputError("a magnitude must be a number, not NaN")
-        rounded = torch.tensor(value, dtype=torch.float64).to(self.dtype).item()
-        return max(-self.largest, min(self.largest, rounded))
+        inside = max(-self.largest, min(self.largest, value))
+        # Scaled so that a unit in the last place is 1: exact, and rounded once. torch would round a
+        # double to a half by way of fp32, which is twice.
+        lowest = self.min_exponent - self.precision + 1
+        place = max(math.frexp(inside)[1] - self.precision, lowest)
+        return math.ldexp(round(math.ldexp(inside, -place)), place)
 
     def ordinal(self, value: float) -> int:
         """The number of a non-negative float of this format, counted from zero."""
@@ -92,6 +96,7 @@ class Format:
         # frexp gives 2**(e-1) <= |x| < 2**e, so the spacing there is 2**(e - precision).
         lowest = self.min_exponent - self.precision + 1
         spacing = (exponent.to(torch.int64) - self.precision).clamp(min=lowest)
+        spacing = torch.where(value == 0, lowest, spacing)  # frexp gives zero the exponent of 1/2
         return torch.ldexp(torch.ones_like(value), spacing)
 
 

@@ -97,10 +97,10 @@ class Draws:
 class Regime:
     """How inputs are laid out.
 
-    `draw` returns the operation's roles as float64 or int64 arrays at magnitude 1. The first role is
-    multiplied by the magnitude, clipped to the format's finite values and rounded; the other float
-    roles are only rounded. `magnitudes` limits the axis: given a format it returns the (low, high)
-    that make sense, or (0.0, 0.0) where the regime has no magnitude.
+    `draw` returns the operation's roles as float64 or int64 arrays at magnitude 1. The first role
+    is multiplied by the magnitude, clipped to the format's finite values and rounded; the other
+    float roles are only rounded. `magnitudes` limits the axis: given a format it returns the
+    (low, high) that make sense, or (0.0, 0.0) where the regime has no magnitude.
     """
 
     name: str

@@ -131,7 +131,7 @@ def harness_session(request: pytest.FixtureRequest) -> Session:
 @pytest.fixture
 def record_cases(request: pytest.FixtureRequest) -> Callable[[list[Record]], None]:
     """A function that takes the records of this test to the run directory."""
-    kept = request.node.stash.setdefault(_RECORDS, [])
+    kept: list[Record] = request.node.stash.setdefault(_RECORDS, [])
     return kept.extend
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 # Quiet NaNs with a payload of our own. An element that still holds these very bits was never
-# written; an element computed from them is NaN and is judged as such. Two patterns, so that a second
-# run starts from different garbage.
+# written; an element computed from them is NaN and is judged as such. Two patterns, so that a
+# second run starts from different garbage.
 PATTERNS: dict[torch.dtype, tuple[int, int]] = {
     torch.float16: (0x7E5A, 0x7EA5),
     torch.bfloat16: (0x7FDA, 0x7FE5),

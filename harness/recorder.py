@@ -1,4 +1,4 @@
-"""The part of the plugin that owns the run directory: it opens it, writes reports' records, ends it."""
+"""The part of the plugin that owns the run directory: opens it, writes records, ends it."""
 
 import json
 import os

@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from harness.frontier import Frontier
+from harness.search import Frontier
 from harness.store import Run
 from harness.table import COLUMNS, Row, table_rows
 from harness.verdict import Verdict
@@ -20,6 +21,7 @@ _NO_CASE = " "
 _STYLES = {Verdict.OK: "green", Verdict.UNREPRESENTABLE: "cyan", Verdict.UNSUPPORTED: "dim"}
 _WRONG, _BROKEN = "yellow", "bold red"  # finite but not right; not even finite
 _NUMBER = 8  # characters of a frontier number, as 5.96e-08
+_LEAD = 18  # characters before the strip: path (11), dtype (5), a space after each
 
 
 def render(run: Run, rows: Sequence[Row], form: str) -> str:
@@ -30,16 +32,18 @@ def render(run: Run, rows: Sequence[Row], form: str) -> str:
         return to_csv(rows)
     if form == "markdown":
         return to_markdown(run, rows)
-    console = Console(file=io.StringIO(), width=200, color_system=None)
-    print_table(console, run, rows)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    out = io.StringIO()
+    print_table(Console(file=out, width=200, color_system=None), run, rows)
+    return out.getvalue()
 
 
 def print_table(console: Console, run: Run, rows: Sequence[Row]) -> None:
     """The text form on a console, in colour where it has any; every line fits 80 characters."""
 
     def line(text: Text | str = "") -> None:
-        console.print(text, soft_wrap=True, highlight=False)
+        # As Text a string from a file is neither markup nor terminal control.
+        plain = text if isinstance(text, Text) else Text(text)
+        console.print(plain, soft_wrap=True, highlight=False)
 
     line(_title(run))
     for block in _blocks(rows):
@@ -51,6 +55,9 @@ def print_table(console: Console, run: Run, rows: Sequence[Row]) -> None:
             line(header)
         for row in block:
             line(_text_row(row))
+        for note in _wrong_at_one(block):
+            for part in textwrap.wrap(note, 78, initial_indent="  ", subsequent_indent="    "):
+                line(part)
     line()
     for legend in _legend(rows):
         line(legend)
@@ -78,24 +85,22 @@ def _blocks(rows: Sequence[Row]) -> list[list[Row]]:
 
 def _headers() -> list[str]:
     """The powers of ten written downwards, and the names of the frontier columns."""
-    signs = "".join("-" if exponent < 0 else " " for exponent in COLUMNS)
+    marks = ["-" if exponent < 0 else "+" for exponent in COLUMNS]
     digits = [f"{abs(exponent):>3}" for exponent in COLUMNS]
-    lead = " " * 16
-    return [
-        f"{'magnitude 10^':>15} {signs}   finite        accurate",
-        *(
-            lead + "".join(d[k] for d in digits) + ("" if k < 2 else _bounds_header())
-            for k in range(3)
-        ),
-    ]
+    strips = ["".join(marks), *("".join(each[k] for each in digits) for k in range(3))]
+    leads = ("", "", "from 10 to the", "path        dtype ")
+    pair = 2 * _NUMBER + 1
+    tails = ("", "", f" {'finite':^{pair}} {'accurate':^{pair}}", _bounds_header())
+    parts = zip(leads, strips, tails, strict=True)
+    return [f"{lead:<{_LEAD}}{strip}{tail}".rstrip() for lead, strip, tail in parts]
 
 
 def _bounds_header() -> str:
-    return " " + " ".join(f"{name:>{_NUMBER}}" for name in ("from", "to", "from", "to"))
+    return "".join(f" {name:>{_NUMBER}}" for name in ("from", "to", "from", "to"))
 
 
 def _text_row(row: Row) -> Text:
-    text = Text(f"{row.path:<11.11} {row.dtype:<4}")
+    text = Text(f"{row.path:<11.11} {row.dtype:<5} ")
     for cell in row.cells:
         if cell is None:
             text.append(_NO_CASE)
@@ -137,15 +142,25 @@ def _legend(rows: Sequence[Row]) -> Iterable[Text]:
     for verdict in sorted(seen, key=lambda each: each.precedence):
         head = f"{verdict.glyph}  {verdict.word} ({seen[verdict]} cases)"
         yield Text(head, style=_style(verdict))
-        yield from (Text("   " + part) for part in _wrapped(verdict.meaning, 76))
+        yield from (Text("   " + part) for part in textwrap.wrap(verdict.meaning, 76))
         if verdict is not Verdict.OK:
-            yield from (Text("   " + part) for part in _wrapped("Next: " + verdict.next_step, 76))
+            yield from (
+                Text("   " + part) for part in textwrap.wrap("Next: " + verdict.next_step, 76)
+            )
 
 
-def _wrapped(sentence: str, width: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(sentence, width)
+def _wrong_at_one(block: Sequence[Row]) -> list[str]:
+    """One note a regime: the paths that are wrong there already at magnitude 1, and how."""
+    found: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for row in block:
+        for regime, verdict in row.wrong_at_one:
+            paths = found.setdefault(regime, {})
+            paths.setdefault((row.path, verdict.word), []).append(row.dtype)
+    notes = []
+    for regime, paths in found.items():
+        told = [f"{path} {'/'.join(dtypes)} {word}" for (path, word), dtypes in paths.items()]
+        notes.append(f"wrong at 1 already in regime {regime}: {', '.join(told)}")
+    return notes
 
 
 def to_markdown(run: Run, rows: Sequence[Row]) -> str:
@@ -164,8 +179,9 @@ def to_markdown(run: Run, rows: Sequence[Row]) -> str:
         for row in block:
             strip = "".join(_NO_CASE if cell is None else cell.glyph for cell in row.cells)
             bounds = " | ".join(value if value is not None else end for value, end in _bounds(row))
+            # Code spans lose spaces at their ends, so that "no case" is drawn.
             lines.append(f"| {row.path} | {row.dtype} | `{strip.replace(' ', '·')}` | {bounds} |")
-        lines.append("")
+        lines += ["", *(f"- {note}" for note in _wrong_at_one(block)), ""]
     lines.append("Columns begin at 10 to the power of " + ", ".join(map(str, COLUMNS)) + ".")
     lines.append("`min`, `max`: holds to that end of the dtype. Verdicts:")
     lines.append("")

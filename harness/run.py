@@ -1,4 +1,4 @@
-"""`stability run`: pytest in a process of its own, so that what kills it does not kill the answer."""
+"""`stability run`: pytest in a process of its own, so that what kills it leaves the answer."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.environment import choose_device, device_name
 from harness.errors import InputError, unknown
 from harness.recorder import ARGV
+from harness.store import prepare_directory
 
 ROOT = Path(__file__).resolve().parents[1]  # where suites/ lies beside harness/
 SUITES = ("stability",)
@@ -23,7 +24,7 @@ def run_suites(
     device: str | None,
     resume: bool,
 ) -> tuple[int, Path]:
-    """Run the suites and return pytest's exit code (negative: the signal that ended it) and the run.
+    """Run the suites; return pytest's exit code (negative: the signal that ended it) and the run.
 
     Raises:
         InputError: for a suite that does not exist, --resume without a directory, or a run
@@ -36,7 +37,7 @@ def run_suites(
         raise InputError("--resume needs --out DIR, the run to complete")
     settled = choose_device(device)
     directory = out or _new_directory(device_name(settled))
-    check_writable(directory, resume=resume)
+    prepare_directory(directory, resume=resume)  # now, rather than in the child
     command = [
         *(sys.executable, "-m", "pytest"),
         *(str(ROOT / "suites" / suite) for suite in suites),
@@ -68,24 +69,3 @@ def run_suites(
 def _new_directory(device: str) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return Path("results") / f"{stamp}-{device}"
-
-
-def check_writable(directory: Path, *, resume: bool) -> None:
-    """Say now, in one sentence, what would otherwise fail in the child.
-
-    Raises:
-        InputError: if the directory cannot be made or written, or holds a run and is not resumed.
-    """
-    if (directory / "run.json").exists() and not resume:
-        raise InputError(
-            f"{directory} already holds a run; name a new directory with --out, or complete it"
-            " with --resume"
-        )
-    existing = next(each for each in (directory, *directory.absolute().parents) if each.exists())
-    if not existing.is_dir():
-        raise InputError(f"cannot write results to {directory}: {existing} is not a directory")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(
-            f"cannot write results to {directory}: no permission to write in {existing};"
-            " name a writable directory with --out"
-        )

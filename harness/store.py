@@ -1,4 +1,4 @@
-"""Station six: a run is a directory. Lines are appended and flushed; what is written stays readable.
+"""Station six: a run is a directory; lines are appended and flushed, and what is written stays.
 
 run.json        what was asked, on what, when, and at the end `"complete": true`
 records.jsonl   one record a line (readers take records.jsonl.gz too)
@@ -8,6 +8,8 @@ import gzip
 import json
 import os
 import sys
+import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,7 +53,11 @@ def load(run_directory: str | os.PathLike[str]) -> Run:
             a newer schema.
     """
     directory = Path(run_directory)
-    if not directory.is_dir():
+    try:
+        found = directory.is_dir()
+    except OSError as error:  # a name too long, a parent that may not be entered
+        raise InputError(f"no run at {directory}: {error.strerror or error}") from None
+    if not found:
         raise InputError(f"no run at {directory}: not a directory")
     environment = _read_environment(directory)
     path = _records_path(directory)
@@ -67,8 +73,8 @@ def load(run_directory: str | os.PathLike[str]) -> Run:
                 problems.append(f"{path.name} line {number} skipped: {error}")
                 continue
             records[record.id] = record  # a case measured again: the later line counts
-    except (OSError, EOFError) as error:
-        # A gzip file cut short raises here; what came before the cut is kept.
+    except (OSError, EOFError, zlib.error) as error:
+        # A gzip file cut short or damaged raises here; what came before is kept.
         problems.append(f"{path.name} ends early: {error}")
         if not records:
             raise InputError(f"cannot read {path}: {error}") from None
@@ -110,7 +116,7 @@ def _lines(path: Path) -> Iterator[str]:
 class Writer:
     """Appends records to a run directory, one flushed line each.
 
-    Raises InputError from `start` if the directory holds a run already (unless resuming), belongs to
+    `start` raises InputError if the directory holds a run already (unless resuming), belongs to
     something else, or cannot be written.
     """
 
@@ -124,16 +130,9 @@ class Writer:
         cls, directory: Path, asked: dict[str, Any], environment: dict[str, Any], *, resume: bool
     ) -> "Writer":
         """Begin a run, or go on with one that was interrupted."""
-        exists = (directory / "run.json").exists()
-        if exists and not resume:
-            raise InputError(
-                f"{directory} already holds a run; name a new directory with --out, or complete"
-                " it with --resume"
-            )
-        if not exists and directory.is_dir() and any(directory.iterdir()):
-            raise InputError(f"{directory} is not empty and holds no run; name a new directory")
+        prepare_directory(directory, resume=resume)
         head: dict[str, Any]
-        if exists:
+        if (directory / "run.json").exists():
             head = _read_environment(directory) | {"complete": False}
         else:
             head = {
@@ -145,16 +144,12 @@ class Writer:
                 **environment,
             }
         try:
-            directory.mkdir(parents=True, exist_ok=True)
             _write_whole(directory / "run.json", head)
             path = directory / "records.jsonl"
             _end_last_line(path)
             stream = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise InputError(
-                f"cannot write results to {directory}: {error.strerror or error};"
-                " name a writable directory with --out"
-            ) from None
+            raise _unwritable(directory, error) from None
         return cls(directory, head, stream)
 
     def append(self, records: Iterable[Record]) -> None:
@@ -174,13 +169,50 @@ class Writer:
             ) from None
 
     def finish(self, *, complete: bool) -> None:
-        """Close the files, and mark the run complete if it is."""
-        self._stream.close()
+        """Close the files, and mark the run complete if it is.
+
+        Raises:
+            InputError: if the disk is full or gone; the run then stays incomplete.
+        """
         ended = datetime.now(UTC).isoformat(timespec="seconds")
-        _write_whole(
-            self.directory / "run.json",
-            self._environment | {"complete": complete, "ended": ended},
+        try:
+            self._stream.close()
+            _write_whole(
+                self.directory / "run.json",
+                self._environment | {"complete": complete, "ended": ended},
+            )
+        except OSError as error:
+            raise _unwritable(self.directory, error) from None
+
+
+def prepare_directory(directory: Path, *, resume: bool) -> None:
+    """Make a run directory and see that it can be written.
+
+    Raises:
+        InputError: if it cannot be, holds a run and is not resumed, or holds something else.
+    """
+    try:
+        holds_run = (directory / "run.json").exists()
+        directory.mkdir(parents=True, exist_ok=True)
+        # Written to find out: permission bits say nothing to root, or of a read-only disk.
+        with tempfile.TemporaryFile(dir=directory):
+            strangers = not holds_run and any(directory.iterdir())
+    except OSError as error:
+        raise _unwritable(directory, error) from None
+    if holds_run and not resume:
+        raise InputError(
+            f"{directory} already holds a run; name a new directory with --out, or complete it"
+            " with --resume"
         )
+    if strangers:
+        raise InputError(f"{directory} is not empty and holds no run; name a new directory")
+
+
+def _unwritable(directory: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot write results to {directory}: {error.strerror or error};"
+        " name a writable directory with --out"
+    )
 
 
 def _end_last_line(path: Path) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from harness.case import PASSES, Pass
 from harness.execute import execute
 from harness.formats import Format
-from harness.frontier import SIDES, search_frontier
 from harness.inputs import Batch, build_batch
 from harness.judge import Judgement, judge
 from harness.operation import Expected, Operation, Path, Regime
 from harness.plan import Item
 from harness.record import Record, stability_record
+from harness.search import SIDES, search_frontier
 from harness.truth import expected_of
 
 # fp64 truth costs milliseconds a magnitude, so there a bisection takes more and smaller launches.
@@ -160,9 +160,9 @@ def sweep_item(
             evaluator.judged[magnitude][pass_],
             item.path,
             seconds=seconds,
-            refined=magnitude in neighbours,
+            refined=place < len(refined),
         )
-        for magnitude in (*refined, *item.magnitudes)
+        for place, magnitude in enumerate((*refined, *item.magnitudes))
         for pass_ in PASSES
         if pass_ in item.passes
     ]

@@ -1,17 +1,17 @@
-"""Station seven: a run as a table: a row a path and dtype, a column some decades, then frontiers."""
+"""Station seven: a run as a table: a row a path and dtype, a column some decades, frontiers."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from harness.case import PASSES
+from harness.case import PASSES, Pass
 from harness.formats import FORMATS
-from harness.frontier import Frontier, measured_frontier
-from harness.record import Record, judgement_of
+from harness.record import Record, judgement_of, pass_of
+from harness.search import Frontier, measured_frontier
 from harness.verdict import Verdict
 
 # Powers of ten at which a column begins; it reaches to the next one. Chosen so that each format's
-# limits start a column (fp16 ends in the one of 4, bf16 and fp32 in the one of 38) and 80 characters
-# hold a row.
+# limits start a column (fp16 ends in the one of 4, bf16 and fp32 in the one of 38) and that 80
+# characters hold a row.
 COLUMNS = (
     *(-324, -300, -100, -45, -38, -20, -10, -8, -6, -5, -4, -3, -2, -1),
     *(0, 1, 2, 3, 4, 5, 8, 10, 20, 38, 100, 300),
@@ -23,11 +23,13 @@ class Row:
     """One row: a path in a dtype, over one regime or over all of them (`regime` is then "all").
 
     Cells hold, for each of COLUMNS, the worst verdict among the cases there, None for no case.
-    Over several regimes the frontiers are the tightest of any regime.
+    Over several regimes the frontiers are the tightest of any regime. A regime that is wrong
+    already at magnitude 1 would drown the others: it stands in `wrong_at_one` and counts nowhere
+    else, unless there is no other.
     """
 
     operation: str
-    pass_: str
+    pass_: Pass
     path: str
     dtype: str
     regime: str
@@ -35,23 +37,37 @@ class Row:
     high: Frontier
     low: Frontier
     counts: dict[Verdict, int] = field(default_factory=dict)
+    wrong_at_one: tuple[tuple[str, Verdict], ...] = ()  # (regime, its verdict at magnitude 1)
 
 
 def table_rows(records: Iterable[Record], *, by_regime: bool) -> list[Row]:
     """The rows of a run, by operation and pass, in the order in which paths first appear."""
-    groups: dict[tuple[str, str, str, str], dict[str, list[Record]]] = {}
+    groups: dict[tuple[str, Pass, str, str], dict[str, list[Record]]] = {}
     for record in records:
         if record.suite != "stability":
             continue
-        key = (record.operation, record["pass"], record.path, record.dtype)
-        groups.setdefault(key, {}).setdefault(record["regime"], []).append(record)
+        where = (record.operation, pass_of(record), record.path, record.dtype)
+        groups.setdefault(where, {}).setdefault(record["regime"], []).append(record)
     rows = []
     for (operation, pass_, path, dtype), regimes in groups.items():
-        parts = [regimes] if not by_regime else [{name: each} for name, each in regimes.items()]
-        for part in parts:
-            name = next(iter(part)) if by_regime else "all"
-            rows.append(_row((operation, pass_, path, dtype), name, list(part.values())))
+        key = (operation, pass_, path, dtype)
+        if by_regime:
+            rows += [_row(key, name, [group]) for name, group in regimes.items()]
+            continue
+        wrong = {name: found for name, group in regimes.items() if (found := _wrong_at_one(group))}
+        left = [group for name, group in regimes.items() if name not in wrong]
+        if left:
+            rows.append(replace(_row(key, "all", left), wrong_at_one=tuple(wrong.items())))
+        else:
+            rows.append(_row(key, "all", list(regimes.values())))
     return sorted(rows, key=_order(rows))
+
+
+def _wrong_at_one(group: list[Record]) -> Verdict | None:
+    for record in group:
+        if record["magnitude"] == 1.0 and not record.verdict.is_accurate:
+            return record.verdict if record.get("representable", True) else None
+    return None
 
 
 def _order(rows: Sequence[Row]) -> "Order":
@@ -73,14 +89,14 @@ class Order:
     def __call__(self, row: Row) -> tuple[int, ...]:
         return (
             self.operations.index(row.operation),
-            PASSES.index(row.pass_),  # type: ignore[arg-type]
+            PASSES.index(row.pass_),
             self.regimes.index(row.regime),
             self.paths.index(row.path),
             list(FORMATS).index(row.dtype) if row.dtype in FORMATS else len(FORMATS),
         )
 
 
-def _row(key: tuple[str, str, str, str], regime: str, groups: list[list[Record]]) -> Row:
+def _row(key: tuple[str, Pass, str, str], regime: str, groups: list[list[Record]]) -> Row:
     every = [record for group in groups for record in group]
     counts: dict[Verdict, int] = {}
     for record in every:

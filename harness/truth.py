@@ -11,7 +11,7 @@ from harness.inputs import Batch
 from harness.operation import Expected, Operation
 
 # A ball is narrow enough when it fixes the truth to 2**-20 ulp of a double, or to 2**-73 of the
-# terms that cancel in it, or lies so near zero that no double feels it. Precision doubles till then.
+# terms that cancel in it, or lies so near zero that no double feels it. Precision doubles until so.
 _PRECISIONS = (128, 256, 512, 1024, 2048, 4096)
 _ACCURATE_BITS = 73
 _UNFELT = 2.0**-1074  # a radius that converts to less than the smallest double

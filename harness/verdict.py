@@ -72,7 +72,7 @@ class Verdict(Enum):
     )
     NAN_GRADIENT = (
         "nan_gradient",
-        "N",
+        "n",
         "A gradient is NaN where its truth is a number.",
         "The forward may look fine; form the gradient from saved statistics, not by autograd.",
     )
@@ -84,7 +84,7 @@ class Verdict(Enum):
     )
     INF_GRADIENT = (
         "inf_gradient",
-        "I",
+        "i",
         "A gradient is infinite where its truth is a number that the dtype can hold.",
         "Look for a division by a value that rounded to zero: use the fused formula.",
     )

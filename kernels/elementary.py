@@ -56,6 +56,30 @@ def add_compensated(total, lost, value):
 
 
 @triton.jit
+def sum_terms(terms, SUMS: tl.constexpr):
+    """The sum over axis 1 of terms within [0, 1], in the dtype SUMS.
+
+    fp64 has nothing wider, so its terms are split: the parts that are multiples of 2**-30 add up exactly, the rest is small.
+    """
+    if terms.dtype == tl.float64:
+        high = (terms + 6291456.0) - 6291456.0  # 1.5 * 2**22
+        return tl.sum(high, axis=1) + tl.sum(terms - high, axis=1)
+    else:
+        return tl.sum(terms.to(SUMS), axis=1)
+
+
+@triton.jit
+def sum_squares(z, SUMS: tl.constexpr):
+    """The sum over axis 1 of z**2 for z within (-4, 4), in the dtype SUMS; fp64 is split as in `sum_terms`, at 2**-17."""
+    if z.dtype == tl.float64:
+        high = (z + 51539607552.0) - 51539607552.0  # 1.5 * 2**35
+        return tl.sum(high * high, axis=1) + tl.sum((z - high) * (z + high), axis=1)
+    else:
+        wide = z.to(SUMS)
+        return tl.sum(wide * wide, axis=1)
+
+
+@triton.jit
 def divide(numerator, denominator):
     """The correctly rounded quotient (a GPU's plain fp32 division is not)."""
     if numerator.dtype == tl.float64:

@@ -22,6 +22,13 @@ _STATISTICS = {
     torch.float32: torch.float32,
     torch.float64: torch.float64,
 }
+# Sums are held wider still where the output has the statistics' own precision: an fp32 gradient is to be right to 2 ULP.
+_SUMS = {
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.float32: torch.float64,
+    torch.float64: torch.float64,
+}
 _TRITON_DTYPE = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
@@ -36,12 +43,17 @@ def is_supported(dtype: torch.dtype) -> bool:
 
 
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that maxima, sums and norms are held in: fp32, or fp64 for fp64 inputs."""
+    """The dtype that maxima, exponentials and norms are held in: fp32, or fp64 for fp64 inputs."""
     return _STATISTICS[dtype]
 
 
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that a row's sum is held in: fp32 for half precision, fp64 for fp32 and fp64 inputs."""
+    return _SUMS[dtype]
+
+
 def triton_dtype(dtype: torch.dtype) -> tl.dtype:
-    """Triton's name for a statistics dtype."""
+    """Triton's name for a dtype of statistics or sums."""
     return _TRITON_DTYPE[dtype]
 
 

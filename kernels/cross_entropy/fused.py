@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from .. import launch
 from ..convert import narrow, widen
-from ..elementary import add_compensated, divide, exp_difference, log, log1p
+from ..elementary import add_compensated, divide, exp_difference, log, log1p, sum_terms
 from . import reference
 
 # --- kernels -----------------------------------------------------------------------------------------------
@@ -78,6 +78,7 @@ def _forward_kernel(
     stride_row,
     stride_column,
     STATISTICS: tl.constexpr,
+    SUMS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
@@ -87,8 +88,8 @@ def _forward_kernel(
         logits, target, rows, n_rows, n_columns, ignore_index, stride_row, stride_column, STATISTICS
     )
     m = tl.full([BLOCK_M], float("-inf"), STATISTICS)
-    total = tl.zeros([BLOCK_M], STATISTICS)
-    lost = tl.zeros([BLOCK_M], STATISTICS)
+    total = tl.zeros([BLOCK_M], SUMS)
+    lost = tl.zeros([BLOCK_M], SUMS)
     for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
         columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         offsets = rows[:, None] * stride_row + columns[None, :] * stride_column
@@ -99,10 +100,13 @@ def _forward_kernel(
         subtract = finite_reference(new_m)
         terms = exp_difference(x, subtract[:, None])
         terms = without_target(terms, columns[None, :], label[:, None])
-        rescale = exp_difference(m, subtract)
-        total, lost = add_compensated(total * rescale, lost * rescale, tl.sum(terms, axis=1))
+        rescale = exp_difference(m.to(SUMS), subtract.to(SUMS))
+        total, lost = add_compensated(total * rescale, lost * rescale, sum_terms(terms, SUMS))
         m = new_m
 
+    tl.store(maximum + rows, m, mask=inside)
+    tl.store(others + rows, total, mask=inside)
+    total = total.to(STATISTICS)
     subtract = finite_reference(m)
     at_maximum = x_y == m
     # Outside a row whose maximum is finite the target's logit may be anything: compute with the maximum instead.
@@ -116,8 +120,6 @@ def _forward_kernel(
     beyond = tl.where(defined, beyond, float("nan"))
     tl.store(half_gap + rows, tl.where(ignored | (label < 0), 0.0, gap), mask=inside)
     tl.store(rest + rows, tl.where(ignored, 0.0, beyond), mask=inside)
-    tl.store(maximum + rows, m, mask=inside)
-    tl.store(others + rows, total, mask=inside)
 
 
 @triton.jit
@@ -135,6 +137,7 @@ def _backward_kernel(
     stride_row,
     stride_column,
     STATISTICS: tl.constexpr,
+    SUMS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
@@ -151,16 +154,16 @@ def _backward_kernel(
     e_y = tl.where(label >= 0, exp_difference(x_y, subtract), 0.0)
     # As in torch, a row without a loss has no gradient either, and a non-finite row has none even where it is ignored.
     defined = (m > float("-inf")) & (m < float("inf")) & (ignored | (label >= 0))
-    normalizer = tl.where(defined, total + e_y, float("nan"))
+    normalizer = tl.where(defined, total + e_y.to(SUMS), float("nan"))
     # The upstream scale enters before the gradient is rounded to the logits' dtype: what a loss scaler relies on.
-    scale = divide(tl.where(ignored, 0.0, g), normalizer)
+    scale = divide(tl.where(ignored, 0.0, g).to(SUMS), normalizer)
     at_target = -scale * total
     for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
         columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         mask = inside[:, None] & (columns < n_columns)[None, :]
         offsets = rows[:, None] * stride_row + columns[None, :] * stride_column
         x = widen(tl.load(logits + offsets, mask=mask, other=float("-inf")), STATISTICS)
-        out = scale[:, None] * exp_difference(x, subtract[:, None])
+        out = scale[:, None] * exp_difference(x, subtract[:, None]).to(SUMS)
         out = tl.where(columns[None, :] == label[:, None], at_target[:, None], out)
         offsets = rows[:, None] * n_columns + columns[None, :]
         tl.store(gradient + offsets, narrow(out, gradient.dtype.element_ty), mask=mask)
@@ -174,6 +177,7 @@ def _grid_and_tile(logits: Tensor) -> tuple[tuple[int], dict[str, Any]]:
     block_m, block_n = launch.tile(n_rows, n_columns)
     constants = {
         "STATISTICS": launch.triton_dtype(launch.statistics_dtype(logits.dtype)),
+        "SUMS": launch.triton_dtype(launch.sum_dtype(logits.dtype)),
         "BLOCK_M": block_m,
         "BLOCK_N": block_n,
         "STATIC_BLOCKS": launch.static_blocks(n_columns, block_n),
@@ -182,8 +186,10 @@ def _grid_and_tile(logits: Tensor) -> tuple[tuple[int], dict[str, Any]]:
 
 
 def _empty_statistics(logits: Tensor) -> list[Tensor]:
+    """Half the gap, the rest of the loss and the maximum in the statistics' dtype, the sum in its own."""
     statistics = launch.statistics_dtype(logits.dtype)
-    return [logits.new_empty(logits.shape[0], dtype=statistics) for _ in range(4)]
+    dtypes = (statistics, statistics, statistics, launch.sum_dtype(logits.dtype))
+    return [logits.new_empty(logits.shape[0], dtype=dtype) for dtype in dtypes]
 
 
 @torch.library.custom_op("kernels::cross_entropy_forward", mutates_args=())

@@ -92,7 +92,8 @@ def stable_forward(
     if n_columns == 0:
         ignored = target == ignore_index
         empty = x.new_zeros(n_rows)
-        return empty, torch.where(ignored, 0.0, torch.nan).to(x.dtype), empty.clone(), empty.clone()
+        rest = torch.where(ignored, 0.0, torch.nan).to(x.dtype)
+        return empty, rest, empty.clone(), x.new_zeros(n_rows, dtype=launch.sum_dtype(logits.dtype))
     ignored, has_class, index = _classes(target, n_columns, ignore_index)
     index = index[:, None]
     maximum = x.amax(dim=-1)
@@ -100,13 +101,15 @@ def stable_forward(
     terms = _exp_difference(x, subtract)
     e_y = terms.gather(-1, index)[:, 0]
     is_target = (torch.arange(n_columns, device=x.device) == index) & has_class[:, None]
-    others = torch.where(is_target, 0.0, terms).sum(dim=-1)
+    sums = launch.sum_dtype(logits.dtype)
+    total = torch.where(is_target, 0.0, terms).sum(dim=-1, dtype=sums)
+    others = total.to(x.dtype)
     x_y = x.gather(-1, index)[:, 0]
     at_maximum = x_y == maximum
     rest = torch.where(at_maximum, torch.log1p(others), torch.log(others + e_y))
     rest = torch.where(has_class & ~maximum.isinf(), rest, torch.nan)
     half_gap = torch.where(at_maximum | ~has_class, 0.0, maximum * 0.5 - x_y * 0.5)
-    return half_gap, torch.where(ignored, 0.0, rest), maximum, others
+    return half_gap, torch.where(ignored, 0.0, rest), maximum, total
 
 
 def stable_backward(
@@ -129,7 +132,7 @@ def stable_backward(
     e_y = torch.where(has_class, terms.gather(-1, index)[:, 0], 0.0)
     defined = ~maximum.isinf() & (ignored | has_class)
     normalizer = torch.where(defined, others + e_y, torch.nan)
-    scale = torch.where(ignored, 0.0, upstream.to(x.dtype)) / normalizer
+    scale = torch.where(ignored, 0.0, upstream.to(others.dtype)) / normalizer
     is_target = (torch.arange(n_columns, device=x.device) == index) & has_class[:, None]
     gradient = torch.where(is_target, -(scale * others)[:, None], scale[:, None] * terms)
     return gradient.to(logits.dtype)

@@ -29,6 +29,7 @@ from ..elementary import (
     exponent_of,
     power_of_two,
     square_root,
+    sum_squares,
     times_power_of_two,
 )
 from . import reference
@@ -66,6 +67,7 @@ def _forward_kernel(
     n_columns,
     EPS: tl.constexpr,
     STATISTICS: tl.constexpr,
+    SUMS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
@@ -73,8 +75,8 @@ def _forward_kernel(
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = rows < n_rows
     exponent = exponent_of(tl.zeros([BLOCK_M], STATISTICS))
-    squares = tl.zeros([BLOCK_M], STATISTICS)
-    lost = tl.zeros([BLOCK_M], STATISTICS)
+    squares = tl.zeros([BLOCK_M], SUMS)
+    lost = tl.zeros([BLOCK_M], SUMS)
     strange = tl.zeros([BLOCK_M], tl.int32)  # 1: the row holds an infinity, 2: a NaN
     for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
         columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
@@ -88,10 +90,10 @@ def _forward_kernel(
         new_exponent = tl.maximum(exponent, scale_exponent(x))
         z = x * power_of_two(-new_exponent, STATISTICS)[:, None]
         down = power_of_two(exponent, STATISTICS) * power_of_two(-new_exponent, STATISTICS)
-        down = down * down
-        squares, lost = add_compensated(squares * down, lost * down, tl.sum(z * z, axis=1))
+        down = (down * down).to(SUMS)
+        squares, lost = add_compensated(squares * down, lost * down, sum_squares(z, SUMS))
         exponent = new_exponent
-    root = square_root(squares)
+    root = square_root(squares).to(STATISTICS)
 
     below = below_floor(root, exponent, EPS)
     inverse = tl.where(below, 1.0, power_of_two(-exponent, STATISTICS))
@@ -123,6 +125,7 @@ def _backward_kernel(
     n_columns,
     EPS: tl.constexpr,
     STATISTICS: tl.constexpr,
+    SUMS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
@@ -137,8 +140,8 @@ def _backward_kernel(
 
     # First pass: t and sum(y h), carried from block to block like the pair (s, sum of squares).
     g_exponent = exponent_of(tl.zeros([BLOCK_M], STATISTICS))
-    dot = tl.zeros([BLOCK_M], STATISTICS)
-    lost = tl.zeros([BLOCK_M], STATISTICS)
+    dot = tl.zeros([BLOCK_M], SUMS)
+    lost = tl.zeros([BLOCK_M], SUMS)
     for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
         columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         mask = inside[:, None] & (columns < n_columns)[None, :]
@@ -153,7 +156,9 @@ def _backward_kernel(
         z = tl.where(tl.abs(x) < float("inf"), x, 0.0) * inverse[:, None]
         y = divide(z, tl.broadcast_to(root[:, None], z.shape))
         down = power_of_two(g_exponent, STATISTICS) * power_of_two(-new_exponent, STATISTICS)
-        dot, lost = add_compensated(dot * down, lost * down, tl.sum(y * h, axis=1))
+        down = down.to(SUMS)
+        terms = y.to(SUMS) * h.to(SUMS)
+        dot, lost = add_compensated(dot * down, lost * down, tl.sum(terms, axis=1))
         g_exponent = new_exponent
 
     # Below eps the gradient is g / eps, element by element; at the zero vector it is 0 by policy.
@@ -163,7 +168,7 @@ def _backward_kernel(
     floor = tl.where(floor > 0.0, floor, 1.0)
     denominator = tl.where(floored, floor, root)
     h_inverse = tl.where(floored, 1.0, power_of_two(-g_exponent, STATISTICS))
-    dot = tl.where(floored, 0.0, dot)
+    dot = tl.where(floored, 0.0, dot.to(STATISTICS))
     shift = tl.where(floored, 0, g_exponent - exponent)
     for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
         columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
@@ -192,6 +197,7 @@ def _grid_and_options(x: Tensor, eps: float) -> tuple[tuple[int], dict[str, Any]
     constants = {
         "EPS": eps,
         "STATISTICS": launch.triton_dtype(launch.statistics_dtype(x.dtype)),
+        "SUMS": launch.triton_dtype(launch.sum_dtype(x.dtype)),
         "BLOCK_M": block_m,
         "BLOCK_N": block_n,
         "STATIC_BLOCKS": launch.static_blocks(n_columns, block_n),

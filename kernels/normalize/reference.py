@@ -77,7 +77,8 @@ def stable_forward(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:  # (
     clean = torch.where(finite, wide, 0.0)
     exponent = _largest_exponent(wide)
     inverse = _power_of_two(-exponent, wide.dtype)
-    root = (clean * inverse[:, None]).square().sum(dim=-1).sqrt()
+    z = (clean * inverse[:, None]).to(launch.sum_dtype(x.dtype))
+    root = z.square().sum(dim=-1).sqrt().to(wide.dtype)
     below = _below_floor(root, exponent, eps)
     scaled = clean * torch.where(below, 1.0, inverse)[:, None]
     denominator = torch.where(below, eps, root)
@@ -111,7 +112,9 @@ def stable_backward(
     y = z / safe_root[:, None]
     g_exponent = _largest_exponent(g)
     h = clean * _power_of_two(-g_exponent, dtype)[:, None]
-    along = (h - y * (y * h).sum(dim=-1, keepdim=True)) / safe_root[:, None]
+    sums = launch.sum_dtype(x.dtype)
+    dot = (y.to(sums) * h.to(sums)).sum(dim=-1, keepdim=True).to(dtype)
+    along = (h - y * dot) / safe_root[:, None]
     shift = g_exponent - exponent
     half = shift >> 1
     along = along * _power_of_two(half, dtype)[:, None]

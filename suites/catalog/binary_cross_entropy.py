@@ -50,7 +50,7 @@ def _certified(row: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def _slack(roles: Roles) -> dict[str, Tensor]:
-    """The two terms of the gradient, which cancel for soft targets; the loss has no cancellation."""
+    """The two terms of the gradient, which cancel for soft targets; in the loss nothing does."""
     logits, target = roles["input"], roles["target"]
     right, left = _sigmoids(logits, torch.exp(-logits.abs()))
     # A hard target leaves one of the two terms, and nothing to cancel.

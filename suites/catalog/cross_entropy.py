@@ -66,10 +66,11 @@ def _certified(row: dict[str, Any]) -> dict[str, list[Any]]:
 
 def _slack(roles: Roles) -> dict[str, Tensor]:
     """What rounding costs beyond 2 ULP: see the derivation at `slack_factor` below."""
-    logits, target = roles["input"], roles["target"]
     exact = _truth(roles)
-    loss = torch.zeros_like(exact["forward"])
-    return {"forward": loss, "backward": exact["backward"].abs()}
+    return {
+        "forward": torch.zeros_like(exact["forward"]),
+        "backward": exact["backward"].abs(),
+    }
 
 
 def _draw_normal(draws: Draws) -> dict[str, np.ndarray]:
@@ -110,13 +111,16 @@ def _draw_confident(draws: Draws) -> dict[str, np.ndarray]:
 
 
 def _draw_masked(draws: Draws) -> dict[str, np.ndarray]:
-    # Row 0 hides its first half, row 1 its second, the others half their entries at random: the
-    # mask covers whole first and last blocks as well as scattered entries. Targets stay visible.
+    # Row 0 hides its first half and row 1 its second, with the target in the other half, so that
+    # whole first and last blocks are masked; the others hide half their entries at random. Targets
+    # stay visible.
     rows, width = draws.shape
+    half = width // 2
     base, where = layouts.gaussian(draws), layouts.columns(draws)
     hidden = draws.generator("mask").random(draws.shape) < 0.5
-    hidden[0] = np.arange(width) < width // 2
-    hidden[1 % rows] = np.arange(width) >= width // 2
+    hidden[0] = np.arange(width) < half
+    hidden[1] = np.arange(width) >= half
+    where[0], where[1] = half + where[0] % half, where[1] % half
     hidden[np.arange(rows), where] = False
     base[hidden] = -np.inf
     return {"input": base, "target": where}

@@ -1,4 +1,4 @@
-"""Normalisation: y = x / ||x||_2 along the last dimension, the zero vector's direction being zero."""
+"""Normalisation: y = x / ||x||_2 along the last dimension; a zero vector's direction is zero."""
 
 from typing import Any
 
@@ -108,8 +108,8 @@ NORMALIZE = Operation(
     truth=_truth,
     certified=_certified,
     slack=_slack,
-    # y_i sum_j y_j: the sum of n = 64 products in float32 errs by at most log2(n) + 2 = 8 roundings of
-    # sum |y_j| when summed as a tree, y itself by 3, and the difference by 1: 12 in all.
+    # y_i sum_j y_j: the sum of n = 64 products in float32 errs by at most log2(n) + 2 = 8 roundings
+    # of sum |y_j| when summed as a tree, y itself by 3, and the difference by 1: 12 in all.
     slack_factor=12.0,
     regimes=REGIMES,
     paths=(

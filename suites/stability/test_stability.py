@@ -32,4 +32,6 @@ def test_stability(
     )
     record_cases(records)
     broken = [record for record in records if record.get("broken")]
-    assert not broken, broken_claims_text(broken, seed=harness_session.seed)
+    assert not broken, broken_claims_text(
+        broken, seed=harness_session.seed, catalog=harness_session.catalog
+    )
