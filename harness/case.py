@@ -69,7 +69,9 @@ def parse_case(text: str) -> Case:
         shape = tuple(int(extent) for extent in size.split("x"))
     except ValueError as error:
         raise InputError(f"malformed case id {text!r} ({error}); expected {pattern}") from None
-    if format_named(dtype).round(magnitude) != magnitude or min(shape) < 0:
+    if min(shape) < 0:
+        raise InputError(f"malformed case id {text!r}: the shape {size} has a negative extent")
+    if format_named(dtype).round(magnitude) != magnitude:
         raise InputError(f"malformed case id {text!r}: {number} is not a finite {dtype} value")
     pairs = tuple(sorted((key, value) for key, _, value in options))
     return Case(operation, path, dtype, regime, magnitude, shape, pass_, pairs)

@@ -94,6 +94,9 @@ def run(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="new run directory")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="complete the run in --out")] = False,
     shard: Shard = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="processes in the interpreter; default: one a core, to 8")
+    ] = None,
 ) -> None:
     """Run suites (default: stability), print the table, write a run directory."""
     from harness.run import run_suites
@@ -107,7 +110,7 @@ def run(
     arguments += [f"--seed={seed}"] + ["--quick"] * quick
     _plan(filters, pass_, magnitude, quick, catalog, shard, device)  # fail before anything starts
     code, directory = run_suites(
-        suites or ["stability"], arguments, out=out, device=device, resume=resume
+        suites or ["stability"], arguments, out=out, device=device, resume=resume, jobs=jobs
     )
     if (directory / "run.json").exists():
         _print_table(directory, TableFormat.text, by_regime=False)
@@ -148,9 +151,20 @@ def table(
     by_regime: Annotated[
         bool, typer.Option("--by-regime", help="one block a regime, as csv and json always have")
     ] = False,
+    cases: Annotated[
+        bool, typer.Option("--cases", help="instead, every case that is not right, one by one")
+    ] = False,
 ) -> None:
     """Print a run as a table."""
-    _print_table(run_directory, form, by_regime=by_regime)
+    if not cases:
+        _print_table(run_directory, form, by_regime=by_regime)
+        return
+    from rich.console import Console
+
+    from harness.render_text import print_cases
+    from harness.store import load
+
+    print_cases(Console(), load(run_directory))
 
 
 @app.command()
@@ -260,7 +274,8 @@ def _filter_arguments(filters: dict[str, list[str] | None]) -> list[str]:
 def _print_table(directory: Path, form: TableFormat, *, by_regime: bool) -> None:
     from rich.console import Console
 
-    from harness.render import print_table, render, rows_for
+    from harness.render import rows_for, to_csv, to_json, to_markdown
+    from harness.render_text import print_table
     from harness.store import load
 
     loaded = load(directory)
@@ -268,7 +283,10 @@ def _print_table(directory: Path, form: TableFormat, *, by_regime: bool) -> None
     if form is TableFormat.text:
         print_table(Console(), loaded, rows)
         return
-    print(render(loaded, rows, form.value), end="")
+    if form is TableFormat.markdown:
+        print(to_markdown(loaded, rows), end="")
+    else:
+        print(to_csv(rows) if form is TableFormat.csv else to_json(loaded, rows), end="")
     for problem in loaded.problems:
         print(f"stability: {problem}", file=sys.stderr)
 

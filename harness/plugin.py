@@ -13,10 +13,9 @@ import pytest
 from harness.environment import choose_device
 from harness.errors import InputError
 from harness.magnitudes import parse_range
-from harness.plan import Filters, parse_shard
+from harness.plan import Filters, Item, parse_shard
 from harness.record import Record
 from harness.recorder import Recorder, Session
-from harness.store import load
 
 _FILTERS = {
     "operation": "cross_entropy, normalize, ...",
@@ -112,13 +111,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "stability_item" not in metafunc.fixturenames:
         return
     session = metafunc.config.stash[_SESSION]
+    left: list[Item] = []
     try:
-        items = session.planned()
-        if session.resume and session.out is not None and (session.out / "run.json").exists():
-            session.done_before = {record.id for record in load(session.out).records}
+        done = session.recorded_before()
+        left = [each for each in session.planned() if not {c.id for c in each.cases()} <= done]
     except InputError as error:
-        raise pytest.UsageError(str(error)) from None
-    left = [item for item in items if not {case.id for case in item.cases()} <= session.done_before]
+        # Raised here it would be a traceback and pytest's code for an interruption.
+        session.problem = str(error)
     metafunc.parametrize("stability_item", left, ids=[item.id for item in left])
 
 

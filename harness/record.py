@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.case import Case, Pass
+from harness.case import PASSES, Case, Pass
 from harness.judge import Judgement
 from harness.operation import Claim, Path
 from harness.verdict import Verdict, verdict_named
@@ -71,6 +71,8 @@ def record_from_dict(raw: object) -> Record:
         value = raw.get(key)
         if value is not None and not (_is_number(value) and math.isfinite(value)):
             raise ValueError(f"field {key!r} must be a finite number, not {value!r}")
+    if raw["suite"] == "stability":
+        _check_axes(raw)
     rest = {key: value for key, value in raw.items() if key not in _HEAD}
     return Record(
         raw["id"], raw["suite"], raw["operation"], raw["path"], raw["dtype"], verdict, rest
@@ -128,6 +130,14 @@ def judgement_of(record: Record) -> Judgement:
 def pass_of(record: Record) -> Pass:
     """Which pass a stability record measured."""
     return "backward" if record["pass"] == "backward" else "forward"
+
+
+def _check_axes(raw: dict[str, Any]) -> None:
+    """The fields without which a stability record has no place in a table."""
+    if not isinstance(raw.get("regime"), str) or raw.get("pass") not in PASSES:
+        raise ValueError("a stability record needs a regime and a pass, forward or backward")
+    if raw.get("magnitude") is None:
+        raise ValueError("a stability record needs the number 'magnitude'")
 
 
 def _is_number(value: object) -> bool:

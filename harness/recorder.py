@@ -16,7 +16,7 @@ from harness.errors import InputError
 from harness.plan import Filters, Item, plan
 from harness.progress import SweepProgress
 from harness.record import record_from_dict
-from harness.store import Writer
+from harness.store import Writer, load
 
 ARGV = "STABILITY_ARGV"  # the command line of `stability run`, handed to the pytest it starts
 
@@ -33,13 +33,33 @@ class Session:
     resume: bool
     show_progress: bool
     items: list[Item] | None = field(default=None)
-    done_before: set[str] = field(default_factory=set)
+    done_before: set[str] | None = field(default=None)
+    problem: str = ""  # why nothing can be planned, for whoever may say so
 
     def planned(self) -> list[Item]:
         """The selected items; the catalog is imported here, for the first time."""
         if self.items is None:
             self.items = plan(load_catalog(self.catalog), self.filters)
         return self.items
+
+    def recorded_before(self) -> set[str]:
+        """Ids in the run that is resumed, which are neither measured nor written again."""
+        if self.done_before is None:
+            self.done_before = set()
+            if self.resume and self.out is not None and (self.out / "run.json").exists():
+                self.done_before = {record.id for record in load(self.out).records}
+        return self.done_before
+
+    def catalog_order(self) -> dict[str, list[str]]:
+        """The names of the planned items in the catalog's order, which tables follow."""
+        operations = list({item.operation.name: item.operation for item in self.planned()}.values())
+        return {
+            "operations": [each.name for each in operations],
+            "paths": list(dict.fromkeys(path.name for each in operations for path in each.paths)),
+            "regimes": list(
+                dict.fromkeys(regime.name for each in operations for regime in each.regimes)
+            ),
+        }
 
     def asked(self) -> dict[str, Any]:
         """What run.json says was asked for."""
@@ -74,16 +94,29 @@ class Recorder:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._pytest_session = session
+        if self._mine.problem:
+            raise pytest.UsageError(self._mine.problem)
         wanted = [i for i in session.items if "stability_item" in getattr(i, "fixturenames", ())]
-        self._selected = len(wanted)
+        # Where nothing is left to do pytest puts one skipped test in its place.
+        given = [getattr(i, "callspec", None) for i in wanted]
+        self._selected = sum(
+            each is not None and isinstance(each.params.get("stability_item"), Item)
+            for each in given
+        )
         if wanted and not self._config.option.collectonly:
             self._open()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         # Under pytest-xdist the workers collect; each of them collects everything.
-        planned = {f"[{item.id}]" for item in self._mine.planned()}
+        try:
+            planned = {f"[{item.id}]" for item in self._mine.planned()}
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from None
         self._selected = sum(each[each.find("[") :] in planned for each in ids)
+        nothing_left = any(each.endswith("[NOTSET]") for each in ids)  # pytest's skipped stand-in
+        if self._writer is None and (self._selected or nothing_left):
+            self._open()
 
     def _open(self) -> None:
         mine = self._mine
@@ -92,8 +125,14 @@ class Recorder:
             mine.out = self._config.rootpath / "results" / f"{stamp}-{device_name(mine.device)}"
         given = os.environ.get(ARGV)
         argv = json.loads(given) if given else [Path(sys.argv[0]).name, *sys.argv[1:]]
-        environment = {"argv": argv, "seed": mine.seed, **describe(mine.device)}
+        environment = {
+            "argv": argv,
+            "seed": mine.seed,
+            "catalog": mine.catalog_order(),
+            **describe(mine.device),
+        }
         try:
+            mine.recorded_before()
             self._writer = Writer.start(mine.out, mine.asked(), environment, resume=mine.resume)
         except InputError as error:
             raise pytest.UsageError(str(error)) from None
@@ -110,7 +149,10 @@ class Recorder:
         if self._writer is None:
             return
         try:
-            self._writer.append(record_from_dict(each) for each in plain)
+            before = self._mine.recorded_before()
+            self._writer.append(
+                record_from_dict(each) for each in plain if each["id"] not in before
+            )
         except InputError as error:
             self._failure = str(error)
             if self._pytest_session is not None:
@@ -128,12 +170,16 @@ class Recorder:
         return report.outcome, "", ""
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self._progress is not None:
             self._progress.close()
         if self._writer is not None:
             whole = not self._failure and self._recorded >= self._selected
-            self._writer.finish(complete=whole)
+            try:
+                self._writer.finish(complete=whole)
+            except InputError as error:
+                self._failure = self._failure or str(error)
+                session.exitstatus = pytest.ExitCode.INTERRUPTED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._failure:

@@ -14,6 +14,7 @@ from harness.store import prepare_directory
 
 ROOT = Path(__file__).resolve().parents[1]  # where suites/ lies beside harness/
 SUITES = ("stability",)
+_MOST_JOBS = 8  # each is a Python with torch in it, some 600 MB
 
 
 def run_suites(
@@ -23,6 +24,7 @@ def run_suites(
     out: Path | None,
     device: str | None,
     resume: bool,
+    jobs: int | None,  # processes; None: one a core in the interpreter, one on a GPU
 ) -> tuple[int, Path]:
     """Run the suites; return pytest's exit code (negative: the signal that ended it) and the run.
 
@@ -46,6 +48,7 @@ def run_suites(
         *("-p", "harness.plugin", "-p", "no:cacheprovider", f"--rootdir={ROOT}"),
         *("-q", "--no-header", "--harness-progress", f"--out={directory.resolve()}"),
         *(["--resume"] if resume else []),
+        *_parallel(settled, jobs),
         *arguments,
     ]
     environment = os.environ | {
@@ -56,6 +59,8 @@ def run_suites(
     }
     if settled == "cpu":
         environment["TRITON_INTERPRET"] = "1"
+        # The tensors are small and the processes as many as the cores: threads would only collide.
+        environment.setdefault("OMP_NUM_THREADS", "1")
     done = subprocess.run(command, env=environment, check=False)
     if done.returncode < 0:
         print(
@@ -64,6 +69,19 @@ def run_suites(
             file=sys.stderr,
         )
     return done.returncode, directory
+
+
+def _parallel(device: str, jobs: int | None) -> list[str]:
+    """pytest-xdist's options: a process a core for the interpreter, never two on one GPU."""
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs must be at least 1, not {jobs}")
+    if device != "cpu":
+        if jobs is not None and jobs > 1:
+            raise InputError("--jobs is for the interpreter; on a GPU cases run one after another")
+        return ["-p", "no:xdist"]
+    count = jobs if jobs is not None else min(len(os.sched_getaffinity(0)), _MOST_JOBS)
+    # Stealing leaves neighbours together, and neighbours share the truth of their inputs.
+    return ["-n", str(count), "--dist", "worksteal"] if count > 1 else ["-p", "no:xdist"]
 
 
 def _new_directory(device: str) -> Path:

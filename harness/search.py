@@ -77,21 +77,27 @@ def find_boundary(
     if bad is None or good is None:
         return Boundary(good, bad)
     inside, outside = fmt.ordinal(good), fmt.ordinal(bad)
+    blank: list[int] = []  # met between the two, outwards: their truths are not representable
     while abs(outside - inside) > 1:
-        between = _spread(inside, outside, width)
-        judged = evaluate([fmt.from_ordinal(each) for each in between])
-        representable = [
-            (ordinal, judgement)
-            for ordinal, judgement in zip(between, judged, strict=True)
-            if judgement.representable
-        ]
-        if not representable:
+        if blank:  # narrow it from both its ends
+            between = _spread(inside, blank[0], width // 2 or 1)
+            between += _spread(blank[-1], outside, width // 2 or 1)
+        else:
+            between = _spread(inside, outside, width)
+        if not between:
             break  # nothing between can be judged: these are neighbours as far as truth goes
-        for ordinal, judgement in representable:
-            if not passes(judgement):
+        judged = evaluate([fmt.from_ordinal(each) for each in between])
+        for ordinal, judgement in zip(between, judged, strict=True):
+            if not judgement.representable:
+                blank.append(ordinal)
+            elif passes(judgement):
+                inside = ordinal
+            else:
                 outside = ordinal
                 break
-            inside = ordinal
+        nearest, furthest = sorted((inside, outside))
+        blank = [each for each in blank if nearest < each < furthest]
+        blank.sort(reverse=outside < inside)
     return Boundary(fmt.from_ordinal(inside), fmt.from_ordinal(outside))
 
 

@@ -134,6 +134,7 @@ class Writer:
         head: dict[str, Any]
         if (directory / "run.json").exists():
             head = _read_environment(directory) | {"complete": False}
+            _check_same(directory, head, environment)
         else:
             head = {
                 "schema": SCHEMA,
@@ -206,6 +207,23 @@ def prepare_directory(directory: Path, *, resume: bool) -> None:
         )
     if strangers:
         raise InputError(f"{directory} is not empty and holds no run; name a new directory")
+
+
+def _check_same(directory: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Records of another seed or device would stand beside the old ones under the same ids."""
+    seeds = before.get("seed"), now.get("seed")
+    devices = _device_name(before), _device_name(now)
+    for name, (first, second) in (("seed", seeds), ("device", devices)):
+        if first != second:
+            raise InputError(
+                f"{directory} was begun with {name} {first}, not {second};"
+                " resume it with the same, or name a new directory with --out"
+            )
+
+
+def _device_name(environment: dict[str, Any]) -> object:
+    device = environment.get("device")
+    return device.get("name") if isinstance(device, dict) else None
 
 
 def _unwritable(directory: Path, error: OSError) -> InputError:

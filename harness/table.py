@@ -1,6 +1,6 @@
 """Station seven: a run as a table: a row a path and dtype, a column some decades, frontiers."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from harness.case import PASSES, Pass
@@ -24,8 +24,8 @@ class Row:
 
     Cells hold, for each of COLUMNS, the worst verdict among the cases there, None for no case.
     Over several regimes the frontiers are the tightest of any regime. A regime that is wrong
-    already at magnitude 1 would drown the others: it stands in `wrong_at_one` and counts nowhere
-    else, unless there is no other.
+    already at magnitude 1 would drown the others: if few are, they stand in `wrong_at_one` and
+    show in no cell.
     """
 
     operation: str
@@ -37,11 +37,11 @@ class Row:
     high: Frontier
     low: Frontier
     counts: dict[Verdict, int] = field(default_factory=dict)
-    wrong_at_one: tuple[tuple[str, Verdict], ...] = ()  # (regime, its verdict at magnitude 1)
+    wrong_at_one: tuple[tuple[str, Verdict, float | None], ...] = ()  # (regime, verdict, max ulp)
 
 
-def table_rows(records: Iterable[Record], *, by_regime: bool) -> list[Row]:
-    """The rows of a run, by operation and pass, in the order in which paths first appear."""
+def table_rows(records: Iterable[Record], *, by_regime: bool, catalog: object = None) -> list[Row]:
+    """The rows of a run, in the order of the catalog that run.json names (else by name)."""
     groups: dict[tuple[str, Pass, str, str], dict[str, list[Record]]] = {}
     for record in records:
         if record.suite != "stability":
@@ -55,45 +55,56 @@ def table_rows(records: Iterable[Record], *, by_regime: bool) -> list[Row]:
             rows += [_row(key, name, [group]) for name, group in regimes.items()]
             continue
         wrong = {name: found for name, group in regimes.items() if (found := _wrong_at_one(group))}
+        whole = _row(key, "all", list(regimes.values()))
         left = [group for name, group in regimes.items() if name not in wrong]
-        if left:
-            rows.append(replace(_row(key, "all", left), wrong_at_one=tuple(wrong.items())))
-        else:
-            rows.append(_row(key, "all", list(regimes.values())))
-    return sorted(rows, key=_order(rows))
+        # A path that is wrong in most regimes is shown as such, not excused in a note.
+        if wrong and 3 * len(wrong) <= len(regimes):
+            part = _row(key, "all", left)
+            notes = tuple((name, *found) for name, found in wrong.items())
+            whole = replace(part, counts=whole.counts, wrong_at_one=notes)
+        rows.append(whole)
+    return sorted(rows, key=_order(catalog))
 
 
-def _wrong_at_one(group: list[Record]) -> Verdict | None:
+def _wrong_at_one(group: list[Record]) -> tuple[Verdict, float | None] | None:
     for record in group:
         if record["magnitude"] == 1.0 and not record.verdict.is_accurate:
-            return record.verdict if record.get("representable", True) else None
+            fair = record.get("representable", True)
+            return (record.verdict, record.get("max_ulp")) if fair else None
     return None
 
 
-def _order(rows: Sequence[Row]) -> "Order":
-    return Order(
-        list(dict.fromkeys(row.operation for row in rows)),
-        list(dict.fromkeys(row.regime for row in rows)),
-        list(dict.fromkeys(row.path for row in rows)),
-    )
-
-
 @dataclass(frozen=True, slots=True)
-class Order:
-    """Sorts rows for reading: operation, pass, regime, path, dtype, each as first met."""
+class _Order:
+    """Sorts rows for reading: operation, pass, regime, path, dtype, each as the catalog has it."""
 
-    operations: list[str]
-    regimes: list[str]
-    paths: list[str]
+    names: dict[str, dict[str, int]]  # "operations", "regimes", "paths" -> name -> place
 
-    def __call__(self, row: Row) -> tuple[int, ...]:
-        return (
-            self.operations.index(row.operation),
-            PASSES.index(row.pass_),
-            self.regimes.index(row.regime),
-            self.paths.index(row.path),
-            list(FORMATS).index(row.dtype) if row.dtype in FORMATS else len(FORMATS),
-        )
+    def __call__(self, row: Row) -> tuple[int | str, ...]:
+        key: list[int | str] = []
+        for kind, name in (
+            ("operations", row.operation),
+            ("pass", row.pass_),
+            ("regimes", row.regime),
+            ("paths", row.path),
+            ("dtype", row.dtype),
+        ):
+            places = self.names.get(kind, {})
+            key += [places.get(name, len(places)), name]  # unknown names last, alphabetically
+        return tuple(key)
+
+
+def _order(catalog: object) -> _Order:
+    named = catalog if isinstance(catalog, dict) else {}
+    lists = {kind: named.get(kind) for kind in ("operations", "regimes", "paths")}
+    lists |= {"pass": list(PASSES), "dtype": list(FORMATS)}
+    return _Order(
+        {
+            kind: {str(name): place for place, name in enumerate(names)}
+            for kind, names in lists.items()
+            if isinstance(names, list)
+        }
+    )
 
 
 def _row(key: tuple[str, Pass, str, str], regime: str, groups: list[list[Record]]) -> Row:

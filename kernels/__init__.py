@@ -1,8 +1,9 @@
-"""Numerically stable training kernels: the same meaning as torch.nn.functional, right over the whole range.
+"""Stable training kernels: the meaning of torch.nn.functional, right over the whole range.
 
-Each operation promises a finite, accurate result and gradient wherever the truth is representable in fp16, bf16,
-fp32 or fp64. CUDA tensors run through Triton, CPU tensors through the same kernel in Triton's interpreter
-(TRITON_INTERPRET=1) or through a stable PyTorch formula. Imports torch and triton, nothing else.
+Each operation promises a finite, accurate result and gradient wherever the truth is representable
+in fp16, bf16, fp32 or fp64. CUDA tensors run through Triton, CPU tensors through the same kernel in
+Triton's interpreter (TRITON_INTERPRET=1) or through a stable PyTorch formula. Imports torch and
+triton, nothing else.
 """
 
 from .binary_cross_entropy import binary_cross_entropy_with_logits

@@ -1,7 +1,8 @@
 """Conversions between the dtype a tensor is stored in and the dtype its statistics are held in.
 
-On a GPU these are the plain casts. Triton's interpreter (3.6 to 3.9) widens bf16 subnormals wrongly and truncates where it
-should round to nearest even, and NumPy warns of every legal overflow to infinity; there the bits are moved by hand.
+On a GPU these are the plain casts. Triton's interpreter (3.6 to 3.9) widens bf16 subnormals wrongly
+and truncates where it should round to nearest even, and NumPy warns of every legal overflow to
+infinity; there the bits are moved by hand.
 """
 
 import triton
@@ -24,7 +25,9 @@ def widen(value, STATISTICS: tl.constexpr):
 
 @triton.jit
 def narrow(value, STORAGE: tl.constexpr):
-    """A statistic in the dtype it is stored in, rounded to nearest even; above the largest finite value infinite."""
+    """A statistic in the dtype it is stored in, rounded to nearest even; above the largest finite
+    value infinite.
+    """
     if _BY_HAND:
         if STORAGE == tl.bfloat16:
             value = value.to(tl.float32)

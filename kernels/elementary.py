@@ -1,15 +1,16 @@
 """Elementary functions for Triton kernels that hold their accuracy over the whole range.
 
-The hardware's exponential loses about |x| units in the last place, its logarithm is inaccurate near 1, and the
-interpreter has no libdevice. So the few functions that the kernels need are written here from additions,
-multiplications and exponent bits, once for fp32 and once for fp64; a GPU and the interpreter run the same text.
-Nothing below relies on a product being rounded before it is added, so fused multiply-adds may form freely.
+The hardware's exponential loses about |x| units in the last place, its logarithm is inaccurate near
+1, and the interpreter has no libdevice. So the few functions that the kernels need are written here
+from additions, multiplications and exponent bits, once for fp32 and once for fp64; a GPU and the
+interpreter run the same text. Nothing below relies on a product being rounded before it is added,
+so fused multiply-adds may form freely.
 """
 
 import triton
 import triton.language as tl
 
-# --- powers of two -----------------------------------------------------------------------------------------
+# --- powers of two --------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -24,7 +25,7 @@ def power_of_two(exponent, DTYPE: tl.constexpr):
 
 @triton.jit
 def exponent_of(magnitude):
-    """The k with 2**k <= magnitude < 2**(k+1), as int32, clamped so that 2**k and 2**-k are both normal."""
+    """The k (int32) with 2**k <= magnitude < 2**(k+1), clamped so that 2**k, 2**-k are normal."""
     if magnitude.dtype == tl.float64:
         exponent = ((magnitude.to(tl.int64, bitcast=True) >> 52) & 0x7FF) - 1023
         exponent = tl.minimum(tl.maximum(exponent, -1022), 1022)
@@ -38,13 +39,14 @@ def exponent_of(magnitude):
 def times_power_of_two(value, exponent):
     """value * 2**exponent for an exponent up to twice the normal range.
 
-    Two steps in the same direction: an intermediate overflows or underflows only where the result does.
+    Two steps in the same direction: an intermediate overflows or underflows only where the result
+    does.
     """
     half = exponent >> 1
     return value * power_of_two(half, value.dtype) * power_of_two(exponent - half, value.dtype)
 
 
-# --- sums and quotients ------------------------------------------------------------------------------------
+# --- sums and quotients ---------------------------------------------------------------------------
 
 
 @triton.jit
@@ -56,13 +58,15 @@ def add_compensated(total, lost, value):
 
 
 @triton.jit
-def sum_terms(terms, SUMS: tl.constexpr):
-    """The sum over axis 1 of terms within [0, 1], in the dtype SUMS.
+def sum_terms(terms, SUMS: tl.constexpr, BOOST: tl.constexpr):
+    """The sum over axis 1 of terms within [0, 2**BOOST], in the dtype SUMS.
 
-    fp64 has nothing wider, so its terms are split: the parts that are multiples of 2**-30 add up exactly, the rest is small.
+    fp64 has nothing wider, so its terms are split: the parts that are multiples of 2**(BOOST - 30)
+    add up exactly, the rest is small.
     """
     if terms.dtype == tl.float64:
-        high = (terms + 6291456.0) - 6291456.0  # 1.5 * 2**22
+        spacing = tl.full(terms.shape, 1.5 * 2.0 ** (22 + BOOST), tl.float64)
+        high = (terms + spacing) - spacing
         return tl.sum(high, axis=1) + tl.sum(terms - high, axis=1)
     else:
         return tl.sum(terms.to(SUMS), axis=1)
@@ -70,7 +74,9 @@ def sum_terms(terms, SUMS: tl.constexpr):
 
 @triton.jit
 def sum_squares(z, SUMS: tl.constexpr):
-    """The sum over axis 1 of z**2 for z within (-4, 4), in the dtype SUMS; fp64 is split as in `sum_terms`, at 2**-17."""
+    """The sum over axis 1 of z**2 for z within (-4, 4), in the dtype SUMS; fp64 is split as in
+    `sum_terms`, at 2**-17.
+    """
     if z.dtype == tl.float64:
         high = (z + 51539607552.0) - 51539607552.0  # 1.5 * 2**35
         return tl.sum(high * high, axis=1) + tl.sum((z - high) * (z + high), axis=1)
@@ -97,72 +103,94 @@ def square_root(x):
         return tl.sqrt_rn(x)
 
 
-# --- exponential -------------------------------------------------------------------------------------------
+# --- exponential ----------------------------------------------------------------------------------
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
-# ln 2 in two parts: the first has 10 significant bits, so that its product with n (8 bits) is exact.
+# ln 2 in two parts: the first has 10 significant bits, so that its product with n (8 bits) is
+# exact.
 _LN2_HIGH = tl.constexpr(0.693359375)
 _LN2_LOW = tl.constexpr(-2.12194440054690583e-4)
-# 1.5 * 2**23: adding it rounds to the nearest integer and leaves that integer in the low bits of the sum.
+# 1.5 * 2**23: adding it rounds to the nearest integer and leaves that integer in the low bits of
+# the sum.
 _ROUND = tl.constexpr(12582912.0)
 _ROUND_BITS = tl.constexpr(0x4B400000)
 
 
-@triton.jit
-def exp_corrected(x, correction):
-    """exp(x + correction) for a correction of at most a few units in the last place of x; x up to ln(max).
+# 64 ln 2, its first part a multiple of 2**-43: adding it to x within (-1024, -600) is exact.
+_SHIFT_HIGH = tl.constexpr(390207173010335.0 / 8796093022208.0)
+_SHIFT_LOW = tl.constexpr(-5.62123739673937e-15)
 
-    fp32: Cody and Waite's reduction x = n ln 2 + r, |r| <= 0.347, then the Taylor series to degree 7, whose
-    remainder is below r**8 / 40320 < 2**-27, and an exact scaling by 2**n in two steps, so that subnormal results
-    are rounded once and not flushed. x must not lie below -170. fp64: the library's exponential. NaN passes through.
+
+@triton.jit
+def exp_corrected(x, correction, BOOST: tl.constexpr):
+    """exp(x + correction) * 2**BOOST, for a correction of at most a few ULP of x; x up to ln(max).
+
+    fp32: Cody and Waite's reduction x = n ln 2 + r, |r| <= 0.347, then the Taylor series to degree
+    7, whose remainder is below r**8 / 40320 < 2**-27, and an exact scaling by 2**n in two steps, so
+    that subnormal results are rounded once and not flushed. x must not lie below -170. fp64: the
+    library's exponential, right down to subnormal values of exp(x) itself where BOOST is 64. NaN
+    passes through.
     """
     if x.dtype == tl.float64:
-        result = tl.exp(x)
+        if BOOST == 64:
+            # Where exp(x) itself would be subnormal, 2**64 goes into the argument.
+            low = x < -600.0
+            correction += tl.where(low, tl.full(x.shape, _SHIFT_LOW, tl.float64), 0.0)
+            shifted = x + tl.where(low, tl.full(x.shape, _SHIFT_HIGH, tl.float64), 0.0)
+            result = tl.exp(shifted) * tl.where(low, 1.0, 18446744073709551616.0)
+        else:
+            result = tl.exp(x) * power_of_two(tl.full(x.shape, BOOST, tl.int32), tl.float64)
         result += result * correction
     else:
         shifted = x * _LOG2_E + _ROUND
         n = shifted - _ROUND
         exponent = shifted.to(tl.int32, bitcast=True) - _ROUND_BITS
-        r = ((x - n * _LN2_HIGH) - n * _LN2_LOW) + correction
+        high = x - n * _LN2_HIGH
+        low = correction - n * _LN2_LOW
+        r = high + low
+        low = (high - r) + low  # what that addition lost (Dekker's fast TwoSum)
         series = r * (1.0 / 5040.0) + (1.0 / 720.0)
         series = series * r + (1.0 / 120.0)
         series = series * r + (1.0 / 24.0)
         series = series * r + (1.0 / 6.0)
         series = series * r + 0.5
-        result = times_power_of_two(1.0 + (r + r * r * series), exponent)
+        result = times_power_of_two(1.0 + (r + (r * r * series + low)), exponent + BOOST)
     return result
 
 
 @triton.jit
-def exp_difference(x, reference):
-    """exp(x - reference) for a finite reference >= x, x = -inf included (0); NaN passes through.
+def exp_difference(x, reference, BOOST: tl.constexpr = 0):
+    """exp(x - reference) * 2**BOOST, x -inf or finite, reference >= x finite; NaN passes through.
 
-    The subtraction's rounding error (Knuth's TwoSum) is folded back in: without it the result would lose |x - reference|
-    units in the last place. Where the result underflows anyway nothing is computed, so nothing overflows.
-    An x above the reference gives 1: it occurs only where the reference stands in for an infinite maximum.
+    The subtraction's rounding error (Knuth's TwoSum) is folded back in: without it the result would
+    lose |x - reference| units in the last place. Where the result underflows anyway nothing is
+    computed, so nothing overflows. An x above the reference gives 2**BOOST: it occurs only where
+    the reference stands in for an infinite maximum.
     """
     if x.dtype == tl.float64:
-        far = x < reference - 768.0
+        far = x < reference - 800.0
     else:
         far = x < reference - 128.0
     near = tl.where(far | (x > reference), reference, x)
     difference = near - reference
     back = difference - near
     lost = (near - (difference - back)) - (reference + back)
-    return tl.where(far, 0.0, exp_corrected(difference, lost))
+    return tl.where(far, 0.0, exp_corrected(difference, lost, BOOST))
 
 
-# --- logarithms --------------------------------------------------------------------------------------------
-# FreeBSD msun's s_log1p.c, e_log.c and k_logf.h (after fdlibm): the argument is 2**k * (1 + f) with 1 + f within
-# [sqrt(1/2), sqrt(2)], s = f / (2 + f), and log(1 + f) = f - f*f/2 + s * (f*f/2 + R(s*s)) with R a minimax polynomial of
-# remainder below 2**-58 (fp64) or 2**-34 (fp32). The result's error stays below 1 unit in the last place.
+# --- logarithms -----------------------------------------------------------------------------------
+# FreeBSD msun's s_log1p.c, e_log.c and k_logf.h (after fdlibm): the argument is 2**k * (1 + f) with
+# 1 + f within [sqrt(1/2), sqrt(2)], s = f / (2 + f), and log(1 + f) = f - f*f/2 + s * (f*f/2 +
+# R(s*s)) with R a minimax polynomial of remainder below 2**-58 (fp64) or 2**-34 (fp32). The
+# result's error stays below 1 unit in the last place.
 
 
 @triton.jit
 def _split(u):
-    """The k and f with u = 2**k * (1 + f), 1 + f within [sqrt(1/2), sqrt(2)), for a normal positive u."""
+    """For a normal positive u, k and f: u = 2**k * (1 + f), 1 + f in [sqrt(1/2), sqrt(2))."""
     if u.dtype == tl.float64:
-        # Adding the distance from sqrt(1/2) to 1 carries into the exponent exactly where 1 + f would exceed sqrt(2).
+        # Adding the distance from sqrt(1/2) to 1 carries into the exponent exactly where 1 + f
+        # would exceed sqrt(2).
         bits = u.to(tl.int64, bitcast=True) + (0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
         k = (bits >> 52) - 1023
         mantissa = (bits & 0x000FFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD
@@ -206,10 +234,12 @@ def log(u):
 
 @triton.jit
 def log1p(x):
-    """log(1 + x) for finite x >= 0, accurate relatively down to the smallest subnormal; NaN passes through."""
+    """log(1 + x) for finite x >= 0, accurate down to the smallest subnormal; NaN passes through."""
     u = 1.0 + x
     k, f = _split(u)
     # What 1 + x rounded away; above 2 it is the 1 that suffers.
     lost = tl.where(u > 2.0, 1.0 - (u - x), x - (u - 1.0)) / u
     small = x < 0.41421
-    return _log_from_parts(tl.where(small, 0.0, k), tl.where(small, x, f), tl.where(small, 0.0, lost))
+    return _log_from_parts(
+        tl.where(small, 0.0, k), tl.where(small, x, f), tl.where(small, 0.0, lost)
+    )

@@ -12,8 +12,9 @@ import triton.language as tl
 # Decided where triton decides it: @triton.jit reads the switch while the kernels are being defined.
 INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 
-# Contracting a*b + c into one rounding is allowed and asked for (triton's default changes between versions): it
-# only removes roundings, and no kernel here needs a product rounded before it is added.
+# Contracting a*b + c into one rounding is allowed and asked for (triton's default changes between
+# versions): it only removes roundings, and no kernel here needs a product rounded before it is
+# added.
 OPTIONS: dict[str, Any] = {"enable_fp_fusion": True}
 
 _STATISTICS = {
@@ -22,7 +23,8 @@ _STATISTICS = {
     torch.float32: torch.float32,
     torch.float64: torch.float64,
 }
-# Sums are held wider still where the output has the statistics' own precision: an fp32 gradient is to be right to 2 ULP.
+# Sums are held wider still where the output has the statistics' own precision: an fp32 gradient is
+# to be right to 2 ULP.
 _SUMS = {
     torch.float16: torch.float32,
     torch.bfloat16: torch.float32,
@@ -48,7 +50,7 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that a row's sum is held in: fp32 for half precision, fp64 for fp32 and fp64 inputs."""
+    """The dtype of a row's sum: fp32 for half precision, fp64 for fp32 and fp64 inputs."""
     return _SUMS[dtype]
 
 
@@ -65,8 +67,9 @@ def on_device(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
 def tile(rows: int, columns: int) -> tuple[int, int]:
     """Rows and columns of one program's tile, both powers of two.
 
-    A GPU program holds about 4k elements, several short rows or a piece of a long one. The interpreter runs one
-    program after another at a fixed cost an operation, so there few, fat programs are fast.
+    A GPU program holds about 4k elements, several short rows or a piece of a long one. The
+    interpreter runs one program after another at a fixed cost an operation, so there few, fat
+    programs are fast.
     """
     elements, widest = (65536, 4096) if INTERPRETED else (4096, 4096)
     block_n = min(triton.next_power_of_2(max(columns, 1)), widest)
@@ -75,10 +78,11 @@ def tile(rows: int, columns: int) -> tuple[int, int]:
 
 
 def static_blocks(columns: int, block_n: int) -> int:
-    """The number of column blocks as a compile-time constant in the interpreter, 0 (find it at run time) elsewhere.
+    """The number of column blocks as a compile-time constant in the interpreter, 0 (find it at run
+    time) elsewhere.
 
-    The interpreter of triton 3.6 cannot loop up to a run-time number with NumPy 2.4; a GPU kernel compiled anew for
-    every width would be a waste.
+    The interpreter of triton 3.6 cannot loop up to a run-time number with NumPy 2.4; a GPU kernel
+    compiled anew for every width would be a waste.
     """
     return triton.cdiv(columns, block_n) if INTERPRETED else 0
 

@@ -1,12 +1,12 @@
 """Binary cross-entropy with logits, accurate over the whole range of every dtype.
 
-Promises: a finite, accurate loss and gradient wherever the truth is representable, a mean that is finite whenever the
-true mean is, non-finite elements as torch treats them, each on its own; inputs never modified.
+Promises: a finite, accurate loss and gradient wherever the truth is representable, a mean that is
+finite whenever the true mean is, non-finite elements as torch treats them, each on its own; inputs
+never modified.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .. import launch
@@ -23,7 +23,8 @@ def binary_cross_entropy_with_logits(
     *,
     reduction: str = "mean",
 ) -> Tensor:
-    """The binary cross-entropy of logits, as torch.nn.functional.binary_cross_entropy_with_logits defines it.
+    """The binary cross-entropy of logits, as torch.nn.functional.binary_cross_entropy_with_logits
+    defines it.
 
     Args:
         input: logits, any shape, in fp16, bf16, fp32 or fp64.
@@ -31,16 +32,18 @@ def binary_cross_entropy_with_logits(
         reduction: "mean", "sum" or "none".
 
     Returns:
-        The loss, in fp32 (fp64 for fp64 logits): a scalar, or the input's shape for "none". The mean is finite
-        whenever the true mean is, even where the sum overflows.
+        The loss, in fp32 (fp64 for fp64 logits): a scalar, or the input's shape for "none". The
+        mean is finite whenever the true mean is, even where the sum overflows.
 
     Raises:
         TypeError: on a dtype that is not listed above.
         ValueError: on shapes or devices that do not go together, or an unknown reduction.
 
-    The formula is in `kernels.binary_cross_entropy.fused`; every term of it is nonnegative. The target has a gradient
-    too, -x. The gradient can be taken once; asking for a second derivative raises RuntimeError.
+    The formula is in `kernels.binary_cross_entropy.fused`; every term of it is nonnegative. The
+    target has a gradient too, -x. The gradient can be taken once; asking for a second derivative
+    raises RuntimeError.
 
+    >>> import torch
     >>> logits, target = torch.tensor([-200.0, 0.0, 200.0]), torch.tensor([1.0, 0.5, 1.0])
     >>> binary_cross_entropy_with_logits(logits, target, reduction="none")
     tensor([200.0000,   0.6931,   0.0000])
@@ -48,7 +51,9 @@ def binary_cross_entropy_with_logits(
     torch.Size([])
     """
     _validate(input, target, reduction)
-    loss = BinaryCrossEntropy.apply(input.reshape(-1).contiguous(), target.reshape(-1).contiguous(), reduction)
+    loss = BinaryCrossEntropy.apply(
+        input.reshape(-1).contiguous(), target.reshape(-1).contiguous(), reduction
+    )
     return loss.reshape(input.shape) if reduction == "none" else loss
 
 

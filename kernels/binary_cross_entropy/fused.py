@@ -1,10 +1,11 @@
-"""Binary cross-entropy with logits, element by element: the Triton kernels, the operators, the autograd function.
+"""Binary cross-entropy with logits, element by element: the Triton kernels, the operators, the
+autograd function.
 
     loss = (x (1 - y) if x > 0 else |x| y) + log1p(exp(-|x|))
     dx = g ((1 - y) sigmoid(x) - y sigmoid(-x)),     dy = -g x
 
-For targets within [0, 1] both terms of the loss are nonnegative, so nothing cancels. The sigmoids come from
-e = exp(-|x|) as 1 / (1 + e) and e / (1 + e), each accurate relatively.
+For targets within [0, 1] both terms of the loss are nonnegative, so nothing cancels. The sigmoids
+come from e = exp(-|x|) as 1 / (1 + e) and e / (1 + e), each accurate relatively.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..convert import narrow, widen
 from ..elementary import divide, exp_difference, log1p
 from . import reference
 
-# --- kernels -----------------------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -41,9 +42,11 @@ def _forward_kernel(
     size = tl.abs(x)
     finite = size < float("inf")
     linear = tl.where(finite, size, 0.0) * tl.where(x > 0.0, 1.0 - y, y)
-    # exp(-|x|) as a difference from 0: underflow and infinity are dealt with there. NaN comes back as NaN.
+    # exp(-|x|) as a difference from 0: underflow and infinity are dealt with there. NaN comes back
+    # as NaN.
     out = linear + log1p(exp_difference(-size, tl.zeros_like(size)))
-    # torch computes (1 - y) x - log(sigmoid(x)): inf for x = inf and y < 1, else inf - inf or 0 * inf.
+    # torch computes (1 - y) x - log(sigmoid(x)): inf for x = inf and y < 1, else inf - inf or 0 *
+    # inf.
     infinite = tl.where((x > 0.0) & (y < 1.0), float("inf"), float("nan"))
     infinite = tl.where((x > 0.0) & (y > 1.0), float("-inf"), infinite)
     tl.store(loss + index, tl.where(size == float("inf"), infinite, out), mask=mask)
@@ -73,7 +76,7 @@ def _backward_kernel(
     tl.store(gradient + index, narrow(out, gradient.dtype.element_ty), mask=mask)
 
 
-# --- operators: allocate and launch ------------------------------------------------------------------------
+# --- operators: allocate and launch ---------------------------------------------------------------
 
 
 def _launch_options(logits: Tensor) -> tuple[tuple[int], dict[str, Any]]:
@@ -123,7 +126,7 @@ def _(upstream: Tensor, logits: Tensor, target: Tensor) -> Tensor:
     return torch.empty_like(logits)
 
 
-# --- autograd ----------------------------------------------------------------------------------------------
+# --- autograd -------------------------------------------------------------------------------------
 
 
 class BinaryCrossEntropy(torch.autograd.Function):
@@ -151,7 +154,9 @@ class BinaryCrossEntropy(torch.autograd.Function):
 
 
 def combine(loss: Tensor, reduction: str) -> Tensor:
-    """The reduced loss, its mean finite whenever the true mean is: fp32 is summed in fp64, fp64 scaled before."""
+    """The reduced loss, its mean finite whenever the true mean is: fp32 is summed in fp64, fp64
+    scaled before.
+    """
     if reduction == "none":
         return loss
     if loss.dtype == torch.float32:

@@ -1,7 +1,8 @@
-"""Binary cross-entropy as people write it, and the stable formula that stands in for the kernel on a plain CPU.
+"""Binary cross-entropy as people write it, and the stable formula that stands in for the kernel on
+a plain CPU.
 
-The first four take logits and targets of one shape, compute in the logits' own dtype, and return one loss an element.
-Each says where it breaks.
+The first four take logits and targets of one shape, compute in the logits' own dtype, and return
+one loss an element. Each says where it breaks.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from .. import launch
 def naive(input: Tensor, target: Tensor) -> Tensor:  # (...), (...) -> (...)
     """h = sigmoid(x), then -(y log h + (1 - y) log(1 - h)).
 
-    Breaks where h rounds to 1 (x above 8.3 in fp16, 16.6 in fp32): log(1 - h) is -inf, the loss inf, or NaN where its
-    weight is 0. Breaks again where h rounds to 0, far below zero.
+    Breaks where h rounds to 1 (x above 8.3 in fp16, 16.6 in fp32): log(1 - h) is -inf, the loss
+    inf, or NaN where its weight is 0. Breaks again where h rounds to 0, far below zero.
     """
     h = torch.sigmoid(input)
     return -(target * torch.log(h) + (1 - target) * torch.log(1 - h))
@@ -25,8 +26,8 @@ def naive(input: Tensor, target: Tensor) -> Tensor:  # (...), (...) -> (...)
 def clamped(input: Tensor, target: Tensor) -> Tensor:  # (...), (...) -> (...)
     """The quick fix: h clamped to [1e-9, 1 - 1e-9] first.
 
-    Finite but wrong below 1e-9, and its gradient is exactly 0 there. The upper bound rounds to 1 in every dtype but
-    fp64, the lower to 0 in fp16: what was to be fixed still breaks.
+    Finite but wrong below 1e-9, and its gradient is exactly 0 there. The upper bound rounds to 1 in
+    every dtype but fp64, the lower to 0 in fp16: what was to be fixed still breaks.
     """
     h = torch.clamp(torch.sigmoid(input), 1e-9, 1 - 1e-9)
     return -(target * torch.log(h) + (1 - target) * torch.log(1 - h))
@@ -35,7 +36,8 @@ def clamped(input: Tensor, target: Tensor) -> Tensor:  # (...), (...) -> (...)
 def torch_bce(input: Tensor, target: Tensor) -> Tensor:  # (...), (...) -> (...)
     """F.binary_cross_entropy on sigmoid(x): torch clamps each logarithm at -100.
 
-    Once the sigmoid has rounded to 0 or 1 the loss is 100 whatever x, and the gradient nearly 0 where it should be 1.
+    Once the sigmoid has rounded to 0 or 1 the loss is 100 whatever x, and the gradient nearly 0
+    where it should be 1.
     """
     return torch.nn.functional.binary_cross_entropy(torch.sigmoid(input), target, reduction="none")
 
@@ -43,12 +45,13 @@ def torch_bce(input: Tensor, target: Tensor) -> Tensor:  # (...), (...) -> (...)
 def torch_with_logits(input: Tensor, target: Tensor) -> Tensor:  # (...), (...) -> (...)
     """F.binary_cross_entropy_with_logits, computed from the logits: finite over the whole range.
 
-    (1 - y) x - log(sigmoid(x)) loses relative accuracy where the two nearly cancel, x far below 0 in confident rows.
+    (1 - y) x - log(sigmoid(x)) loses relative accuracy where the two nearly cancel, x far below 0
+    in confident rows.
     """
     return torch.nn.functional.binary_cross_entropy_with_logits(input, target, reduction="none")
 
 
-# --- the stable formula ------------------------------------------------------------------------------------
+# --- the stable formula ---------------------------------------------------------------------------
 
 
 def stable_forward(logits: Tensor, target: Tensor) -> Tensor:  # (N,), (N,) -> (N,)

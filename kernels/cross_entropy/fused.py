@@ -1,12 +1,15 @@
-"""Cross-entropy in one pass: the Triton kernels, the registered operators, and their autograd function.
+"""Cross-entropy in one pass: the Triton kernels, the registered operators, and their autograd
+function.
 
-With m the row's maximum, y the target, S the sum of exp(x_j - m) over all columns *but* y, and e_y = exp(x_y - m),
+With m the row's maximum, y the target, S the sum of exp(x_j - m) over all columns *but* y, and e_y
+= exp(x_y - m),
 
     loss = log1p(S)                     where x_y is the maximum,
     loss = (m - x_y) + log(S + e_y)     elsewhere.
 
-All terms are nonnegative, so nothing cancels: the loss keeps its relative accuracy even where the target's probability
-rounds to 1, and a common offset of the logits changes nothing. The gradient is formed in backward only, from m and S:
+All terms are nonnegative, so nothing cancels: the loss keeps its relative accuracy even where the
+target's probability rounds to 1, and a common offset of the logits changes nothing. The gradient is
+formed in backward only, from m and S:
 
     dx_j = g exp(x_j - m) / (S + e_y),      dx_y = -g S / (S + e_y).
 """
@@ -23,15 +26,25 @@ from torch.autograd.function import once_differentiable
 
 from .. import launch
 from ..convert import narrow, widen
-from ..elementary import add_compensated, divide, exp_difference, log, log1p, sum_terms
+from ..elementary import (
+    add_compensated,
+    divide,
+    exp_difference,
+    log,
+    log1p,
+    power_of_two,
+    sum_terms,
+)
 from . import reference
 
-# --- kernels -----------------------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------------------
 
 
 @triton.jit
 def finite_reference(maximum):
-    """What to subtract: the maximum so far, or 0 while it is infinite (-inf minus -inf would be NaN)."""
+    """What to subtract: the maximum so far, or 0 while it is infinite (-inf minus -inf would be
+    NaN).
+    """
     return tl.where((maximum > float("-inf")) & (maximum < float("inf")), maximum, 0.0)
 
 
@@ -53,7 +66,7 @@ def _load_rows(
     stride_column,
     STATISTICS: tl.constexpr,
 ):
-    """Per row: is it inside, is it ignored, its class (-1 where there is none), its target's logit."""
+    """Per row: is it inside, is it ignored, its class or -1 for none, its target's logit."""
     inside = rows < n_rows
     label = tl.load(target + rows, mask=inside, other=0)
     ignored = label == ignore_index
@@ -79,6 +92,7 @@ def _forward_kernel(
     stride_column,
     STATISTICS: tl.constexpr,
     SUMS: tl.constexpr,
+    BOOST: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
@@ -87,6 +101,9 @@ def _forward_kernel(
     inside, ignored, label, x_y = _load_rows(
         logits, target, rows, n_rows, n_columns, ignore_index, stride_row, stride_column, STATISTICS
     )
+    # The sum is held as 2**BOOST S: a confident row's terms are subnormal, and would lose their
+    # bits.
+    unboost = power_of_two(tl.full([BLOCK_M], -BOOST, tl.int32), SUMS)
     m = tl.full([BLOCK_M], float("-inf"), STATISTICS)
     total = tl.zeros([BLOCK_M], SUMS)
     lost = tl.zeros([BLOCK_M], SUMS)
@@ -95,27 +112,33 @@ def _forward_kernel(
         offsets = rows[:, None] * stride_row + columns[None, :] * stride_column
         mask = inside[:, None] & (columns < n_columns)[None, :]
         x = widen(tl.load(logits + offsets, mask=mask, other=float("-inf")), STATISTICS)
-        # Reductions drop NaN or not, by version and device: take it out here, the sum below carries it.
+        # Reductions drop NaN or not, by version and device: take it out here, the sum below carries
+        # it.
         new_m = tl.maximum(m, tl.max(tl.where(x == x, x, float("-inf")), axis=1))
         subtract = finite_reference(new_m)
-        terms = exp_difference(x, subtract[:, None])
+        terms = exp_difference(x, subtract[:, None], BOOST)
         terms = without_target(terms, columns[None, :], label[:, None])
-        rescale = exp_difference(m.to(SUMS), subtract.to(SUMS))
-        total, lost = add_compensated(total * rescale, lost * rescale, sum_terms(terms, SUMS))
+        rescale = exp_difference(m.to(SUMS), subtract.to(SUMS), BOOST)
+        total = total * rescale * unboost
+        lost = lost * rescale * unboost
+        total, lost = add_compensated(total, lost, sum_terms(terms, SUMS, BOOST))
         m = new_m
 
+    total = total * unboost
     tl.store(maximum + rows, m, mask=inside)
     tl.store(others + rows, total, mask=inside)
     total = total.to(STATISTICS)
     subtract = finite_reference(m)
     at_maximum = x_y == m
-    # Outside a row whose maximum is finite the target's logit may be anything: compute with the maximum instead.
+    # Outside a row whose maximum is finite the target's logit may be anything: compute with the
+    # maximum instead.
     x_y = tl.where((x_y <= subtract) | (x_y != x_y), x_y, subtract)
     e_y = exp_difference(x_y, subtract)
     gap = tl.where(at_maximum, 0.0, subtract * 0.5 - x_y * 0.5)
     beyond = tl.where(at_maximum, log1p(total), log(tl.maximum(total, 1.0) + e_y))
     beyond = tl.where(total == total, beyond, total)
-    # An infinite maximum (all -inf, or a +inf) or a target that names no class has no loss; an ignored row's is 0.
+    # An infinite maximum (all -inf, or a +inf) or a target that names no class has no loss; an
+    # ignored row's is 0.
     defined = (label >= 0) & (m > float("-inf")) & (m < float("inf"))
     beyond = tl.where(defined, beyond, float("nan"))
     tl.store(half_gap + rows, tl.where(ignored | (label < 0), 0.0, gap), mask=inside)
@@ -152,10 +175,12 @@ def _backward_kernel(
     subtract = finite_reference(m)
     x_y = tl.where((x_y <= subtract) | (x_y != x_y), x_y, subtract)
     e_y = tl.where(label >= 0, exp_difference(x_y, subtract), 0.0)
-    # As in torch, a row without a loss has no gradient either, and a non-finite row has none even where it is ignored.
+    # As in torch, a row without a loss has no gradient either, and a non-finite row has none even
+    # where it is ignored.
     defined = (m > float("-inf")) & (m < float("inf")) & (ignored | (label >= 0))
     normalizer = tl.where(defined, total + e_y.to(SUMS), float("nan"))
-    # The upstream scale enters before the gradient is rounded to the logits' dtype: what a loss scaler relies on.
+    # The upstream scale enters before the gradient is rounded to the logits' dtype: what a loss
+    # scaler relies on.
     scale = divide(tl.where(ignored, 0.0, g).to(SUMS), normalizer)
     at_target = -scale * total
     for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
@@ -169,7 +194,7 @@ def _backward_kernel(
         tl.store(gradient + offsets, narrow(out, gradient.dtype.element_ty), mask=mask)
 
 
-# --- operators: allocate and launch ------------------------------------------------------------------------
+# --- operators: allocate and launch ---------------------------------------------------------------
 
 
 def _grid_and_tile(logits: Tensor) -> tuple[tuple[int], dict[str, Any]]:
@@ -186,7 +211,7 @@ def _grid_and_tile(logits: Tensor) -> tuple[tuple[int], dict[str, Any]]:
 
 
 def _empty_statistics(logits: Tensor) -> list[Tensor]:
-    """Half the gap, the rest of the loss and the maximum in the statistics' dtype, the sum in its own."""
+    """The four outputs of the forward kernel, the sum in a dtype of its own."""
     statistics = launch.statistics_dtype(logits.dtype)
     dtypes = (statistics, statistics, statistics, launch.sum_dtype(logits.dtype))
     return [logits.new_empty(logits.shape[0], dtype=dtype) for dtype in dtypes]
@@ -206,7 +231,8 @@ def forward_op(
         with launch.on_device(logits):
             _forward_kernel[grid](
                 logits, target, half_gap, rest, maximum, others,
-                n_rows, n_columns, ignore_index, logits.stride(0), logits.stride(1), **options,
+                n_rows, n_columns, ignore_index, logits.stride(0), logits.stride(1),
+                BOOST=64 if logits.dtype == torch.float64 else 24, **options,
             )  # fmt: skip
     return half_gap, rest, maximum, others
 
@@ -246,7 +272,7 @@ def _(upstream: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     return torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
 
 
-# --- autograd ----------------------------------------------------------------------------------------------
+# --- autograd -------------------------------------------------------------------------------------
 
 
 class CrossEntropy(torch.autograd.Function):
@@ -281,10 +307,11 @@ class CrossEntropy(torch.autograd.Function):
 
 
 def combine(half_gap: Tensor, rest: Tensor, count: Tensor, reduction: str) -> Tensor:
-    """The loss of rows 2 * half_gap + rest, reduced so that it is finite whenever the true value is.
+    """The reduced loss of rows 2 * half_gap + rest, finite whenever the true value is.
 
-    A single row of logits 3e38 and -3e38 overflows fp32, the mean over a thousand rows does not: fp32 rows are summed in
-    fp64, fp64 rows after division by the power of two 2**k above the count. No step waits for the device.
+    A single row of logits 3e38 and -3e38 overflows fp32, the mean over a thousand rows does not:
+    fp32 rows are summed in fp64, fp64 rows after division by the power of two 2**k above the count.
+    No step waits for the device.
     """
     if reduction == "none":
         return torch.add(rest, half_gap, alpha=2)

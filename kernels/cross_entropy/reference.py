@@ -1,7 +1,8 @@
-"""Cross-entropy as people write it, and the stable formula that stands in for the kernel on a plain CPU.
+"""Cross-entropy as people write it, and the stable formula that stands in for the kernel on a plain
+CPU.
 
-The first four take logits (..., C) and class indices (...), compute in the logits' own dtype, and return one loss a row,
-0 where the target is -100. Each says where it breaks.
+The first four take logits (..., C) and class indices (...), compute in the logits' own dtype, and
+return one loss a row, 0 where the target is -100. Each says where it breaks.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ def _pick(log_probabilities: Tensor, target: Tensor) -> Tensor:
 def naive(input: Tensor, target: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
     """exp, divide by the sum, log, pick.
 
-    Breaks above ln(max): exp overflows and inf / inf is NaN (11.09 in fp16, 88.7 in fp32). Breaks where the target lies far
-    below the maximum: its probability rounds to 0 and the loss is inf. A row far below zero underflows to 0 / 0.
+    Breaks above ln(max): exp overflows and inf / inf is NaN (11.09 in fp16, 88.7 in fp32). Breaks
+    where the target lies far below the maximum: its probability rounds to 0 and the loss is inf. A
+    row far below zero underflows to 0 / 0.
     """
     exponentials = torch.exp(input)
     probabilities = exponentials / exponentials.sum(dim=-1, keepdim=True)
@@ -36,8 +38,9 @@ def naive(input: Tensor, target: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
 def softmax_log(input: Tensor, target: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
     """torch.softmax, then torch.log.
 
-    Softmax itself is safe, but a probability that rounds to 0 (a gap of 17.3 in fp16, 103 in fp32) has log -inf, and
-    the gradient through it is NaN. A probability that rounds to 1 has loss 0: every confident row loses its accuracy.
+    Softmax itself is safe, but a probability that rounds to 0 (a gap of 17.3 in fp16, 103 in fp32)
+    has log -inf, and the gradient through it is NaN. A probability that rounds to 1 has loss 0:
+    every confident row loses its accuracy.
     """
     return _pick(torch.log(torch.softmax(input, dim=-1)), target)
 
@@ -45,8 +48,8 @@ def softmax_log(input: Tensor, target: Tensor) -> Tensor:  # (N, C), (N,) -> (N,
 def clamped(input: Tensor, target: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
     """The quick fix: log(max(p, 1e-9)).
 
-    Finite but wrong where p < 1e-9: the loss stays at 20.7 and the gradient is exactly 0, so the worst rows stop learning.
-    In fp16 1e-9 is itself 0 and nothing is fixed.
+    Finite but wrong where p < 1e-9: the loss stays at 20.7 and the gradient is exactly 0, so the
+    worst rows stop learning. In fp16 1e-9 is itself 0 and nothing is fixed.
     """
     return _pick(torch.log(torch.clamp(torch.softmax(input, dim=-1), min=1e-9)), target)
 
@@ -54,24 +57,47 @@ def clamped(input: Tensor, target: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
 def torch_native(input: Tensor, target: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
     """F.cross_entropy: log-softmax, then pick.
 
-    Overflows where the loss does not fit the logits' dtype (131008 in fp16), and its mean where one row's loss or the sum
-    overflows. Loses relative accuracy where the target's probability is near 1.
+    Overflows where the loss does not fit the logits' dtype (131008 in fp16), and its mean where one
+    row's loss or the sum overflows. Loses relative accuracy where the target's probability is near
+    1.
     """
     rows = input.reshape(-1, input.shape[-1])
     loss = torch.nn.functional.cross_entropy(rows, target.reshape(-1), reduction="none")
     return loss.reshape(target.shape)
 
 
-# --- the stable formula ------------------------------------------------------------------------------------
+# --- the stable formula ---------------------------------------------------------------------------
 
 
 def _exp_difference(x: Tensor, reference: Tensor) -> Tensor:
-    """exp(x - reference) with the subtraction's rounding error folded back in, see `kernels.elementary`."""
+    """exp(x - reference), the subtraction's rounding folded in as `kernels.elementary` does."""
     difference = x - reference
     back = difference - x
     lost = (x - (difference - back)) - (reference + back)
     value = torch.exp(difference)
     return torch.where(torch.isfinite(lost), value + value * lost, value)
+
+
+# 64 ln 2 in two parts, as in `kernels.elementary`.
+_SHIFT_HIGH, _SHIFT_LOW = 390207173010335.0 / 8796093022208.0, -5.62123739673937e-15
+
+
+def _sum_of_others(x: Tensor, reference: Tensor, is_target: Tensor) -> Tensor:
+    """The sum of exp(x - reference) over all columns but the target's, in fp64.
+
+    The sum is held as 2**64 times itself: a confident row's terms may be subnormal, and would lose
+    their bits. Where a term is small 2**64 enters through the exponent.
+    """
+    x, reference = x.double(), reference.double()
+    difference = x - reference
+    back = difference - x
+    lost = (x - (difference - back)) - (reference + back)
+    low = (difference < -600).double()
+    value = torch.exp(difference + low * _SHIFT_HIGH)
+    correction = lost + low * _SHIFT_LOW
+    value = torch.where(torch.isfinite(lost), value + value * correction, value)
+    value = value * torch.where(low > 0, 1.0, 2.0**64)
+    return torch.where(is_target, 0.0, value).sum(dim=-1) * 2.0**-64
 
 
 def _classes(target: Tensor, n_columns: int, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,13 +124,11 @@ def stable_forward(
     index = index[:, None]
     maximum = x.amax(dim=-1)
     subtract = torch.where(maximum.isinf(), 0.0, maximum)[:, None]
-    terms = _exp_difference(x, subtract)
-    e_y = terms.gather(-1, index)[:, 0]
     is_target = (torch.arange(n_columns, device=x.device) == index) & has_class[:, None]
-    sums = launch.sum_dtype(logits.dtype)
-    total = torch.where(is_target, 0.0, terms).sum(dim=-1, dtype=sums)
+    total = _sum_of_others(x, subtract, is_target).to(launch.sum_dtype(logits.dtype))
     others = total.to(x.dtype)
     x_y = x.gather(-1, index)[:, 0]
+    e_y = _exp_difference(x_y, subtract[:, 0])
     at_maximum = x_y == maximum
     rest = torch.where(at_maximum, torch.log1p(others), torch.log(others + e_y))
     rest = torch.where(has_class & ~maximum.isinf(), rest, torch.nan)

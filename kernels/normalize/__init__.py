@@ -1,7 +1,9 @@
-"""Vectors of length one: x / max(||x||, eps), right from the smallest subnormal to the largest finite value.
+"""Vectors of length one: x / max(||x||, eps), right from the smallest subnormal to the largest
+finite value.
 
-Promises: a finite, accurate direction and gradient wherever the truth is representable; a zero vector's direction is
-zero, and so, by policy, is its gradient; non-finite inputs as torch treats them; inputs never modified.
+Promises: a finite, accurate direction and gradient wherever the truth is representable; a zero
+vector's direction is zero, and so, by policy, is its gradient; non-finite inputs as torch treats
+them; inputs never modified.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
     """Divide by the Euclidean norm along a dimension, as torch.nn.functional.normalize defines it.
 
     Args:
-        input: at least one dimension, in fp16, bf16, fp32 or fp64.
+        input: any shape, in fp16, bf16, fp32 or fp64.
         p: the norm's exponent, 2.0.
         dim: the dimension along which each vector lies.
-        eps: the norm's floor, held in fp32 (fp64 for fp64 inputs) whatever the input's dtype. 0 means no floor.
+        eps: the norm's floor, held in fp32 (fp64 for fp64 inputs) whatever the input's dtype. 0
+            means no floor.
 
     Returns:
         input / max(norm, eps), in the input's shape and dtype.
@@ -35,10 +38,12 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
         IndexError: on a dimension that the input does not have.
         NotImplementedError: on a p other than 2.
 
-    The formula (see `kernels.normalize.fused`) scales by powers of two, so no square overflows or vanishes. The zero
-    vector goes to the zero vector, and its gradient is zero: any other choice, 1 / eps included, does not fit fp16.
-    The gradient can be taken once; asking for a second derivative raises RuntimeError.
+    The formula (see `kernels.normalize.fused`) scales by powers of two, so no square overflows or
+    vanishes. The zero vector goes to the zero vector, and its gradient is zero: any other choice, 1
+    / eps included, does not fit fp16. The gradient can be taken once; asking for a second
+    derivative raises RuntimeError.
 
+    >>> import torch
     >>> normalize(torch.tensor([[6e4, 0.0, 6e4], [0.0, 0.0, 0.0]], dtype=torch.float16))
     tensor([[0.7070, 0.0000, 0.7070],
             [0.0000, 0.0000, 0.0000]], dtype=torch.float16)
@@ -48,8 +53,12 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
     torch.Size([2, 3, 5])
     """
     _validate(input, p, dim, eps)
+    if input.dim() == 0:
+        return normalize(input.reshape(1), p, 0, eps).reshape(())
     moved = input.movedim(dim, -1)
-    rows = moved.reshape(-1, moved.shape[-1]) if input.numel() else moved.reshape(0, moved.shape[-1])
+    rows = (
+        moved.reshape(-1, moved.shape[-1]) if input.numel() else moved.reshape(0, moved.shape[-1])
+    )
     y = Normalize.apply(rows.contiguous(), float(eps))[0]
     return y.reshape(moved.shape).movedim(-1, dim)
 
@@ -59,9 +68,10 @@ def _validate(input: Tensor, p: float, dim: int, eps: float) -> None:
         raise NotImplementedError(f"normalize computes the Euclidean norm, p=2.0, only; got p={p}")
     if not launch.is_supported(input.dtype):
         raise TypeError(f"input must be fp16, bf16, fp32 or fp64, got {input.dtype}")
-    if not -input.dim() <= dim < input.dim():
+    n_dims = max(input.dim(), 1)
+    if not -n_dims <= dim < n_dims:
         raise IndexError(
-            f"dim must be within [{-input.dim()}, {input.dim() - 1}] for an input of shape "
+            f"dim must be within [{-n_dims}, {n_dims - 1}] for an input of shape "
             f"{tuple(input.shape)}, got {dim}"
         )
     largest = torch.finfo(launch.statistics_dtype(input.dtype)).max

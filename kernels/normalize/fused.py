@@ -1,12 +1,14 @@
-"""x / max(||x||, eps) along the rows of a matrix: the Triton kernels, the registered operators, the autograd function.
+"""x / max(||x||, eps) along the rows of a matrix: the Triton kernels, the registered operators, the
+autograd function.
 
-A sum of squares overflows from sqrt(max) on and vanishes below sqrt(min). So each row is divided by a power of two s
-taken from the exponent bits of its largest element, which is exact to do and to undo:
+A sum of squares overflows from sqrt(max) on and vanishes below sqrt(min). So each row is divided by
+a power of two s taken from the exponent bits of its largest element, which is exact to do and to
+undo:
 
     z = x / s,    r = sqrt(sum z**2),    y = z / r,    and y = x / eps where s r < eps.
 
-Rows wider than a tile carry the pair (s, sum of squares) from block to block, as LAPACK's dnrm2 does. Backward treats
-the upstream gradient g the same way, with a power of two t of its own:
+Rows wider than a tile carry the pair (s, sum of squares) from block to block, as LAPACK's dnrm2
+does. Backward treats the upstream gradient g the same way, with a power of two t of its own:
 
     dx = (t / s) (h - y sum(y h)) / r  with h = g / t,    and dx = g / eps where s r < eps.
 """
@@ -34,19 +36,19 @@ from ..elementary import (
 )
 from . import reference
 
-# --- kernels -----------------------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------------------
 
 
 @triton.jit
 def scale_exponent(x):
-    """Per row of a tile: the exponent of the power of two to divide by, from the largest finite element."""
+    """Per row of a tile, the exponent to scale by: that of the largest finite element."""
     size = tl.abs(x)
     return exponent_of(tl.max(tl.where(size < float("inf"), size, 0.0), axis=1))
 
 
 @triton.jit
 def below_floor(root, exponent, EPS: tl.constexpr):
-    """Whether the norm root * 2**exponent is below eps, decided where neither side overflows or underflows."""
+    """Whether the norm root * 2**exponent is below eps, compared where neither side overflows."""
     if EPS < 1.0:
         floor = tl.full(root.shape, EPS, root.dtype) * power_of_two(-exponent, root.dtype)
         return root < floor
@@ -108,7 +110,9 @@ def _forward_kernel(
         x = widen(tl.load(x_ptr + offsets, mask=mask, other=0.0), STATISTICS)
         finite = tl.abs(x) < float("inf")
         z = tl.where(finite, x, 0.0) * inverse[:, None]
-        y = tl.where(finite, divide(z, tl.broadcast_to(denominator[:, None], z.shape)), float("nan"))
+        y = tl.where(
+            finite, divide(z, tl.broadcast_to(denominator[:, None], z.shape)), float("nan")
+        )
         tl.store(y_ptr + offsets, narrow(y, y_ptr.dtype.element_ty), mask=mask)
     tl.store(exponent_ptr + rows, exponent, mask=inside)
     tl.store(root_ptr + rows, root, mask=inside)
@@ -188,7 +192,7 @@ def _backward_kernel(
         tl.store(gradient + offsets, narrow(out, gradient.dtype.element_ty), mask=mask)
 
 
-# --- operators: allocate and launch ------------------------------------------------------------------------
+# --- operators: allocate and launch ---------------------------------------------------------------
 
 
 def _grid_and_options(x: Tensor, eps: float) -> tuple[tuple[int], dict[str, Any]]:
@@ -231,7 +235,7 @@ def _(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.library.custom_op("kernels::normalize_backward", mutates_args=())
 def backward_op(upstream: Tensor, x: Tensor, exponent: Tensor, root: Tensor, eps: float) -> Tensor:
-    """The gradient of contiguous (N, K) x for a contiguous upstream gradient, from the saved s and r."""
+    """The gradient of x for an upstream gradient, both contiguous (N, K), from s and r."""
     if not launch.uses_triton(x):
         return reference.stable_backward(upstream, x, exponent, root, eps)
     gradient = torch.empty_like(x)
@@ -247,7 +251,7 @@ def _(upstream: Tensor, x: Tensor, exponent: Tensor, root: Tensor, eps: float) -
     return torch.empty_like(x)
 
 
-# --- autograd ----------------------------------------------------------------------------------------------
+# --- autograd -------------------------------------------------------------------------------------
 
 
 class Normalize(torch.autograd.Function):

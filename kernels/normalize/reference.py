@@ -1,6 +1,8 @@
-"""Normalisation as people write it, and the stable formula that stands in for the kernel on a plain CPU.
+"""Normalisation as people write it, and the stable formula that stands in for the kernel on a plain
+CPU.
 
-The first three divide by the Euclidean norm along `dim`, in the input's own dtype. Each says where it breaks.
+The first three divide by the Euclidean norm along `dim`, in the input's own dtype. Each says where
+it breaks.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from .. import launch
 def naive(input: Tensor, dim: int = -1) -> Tensor:  # (..., K, ...) -> the same
     """x / sqrt(sum x**2).
 
-    Above sqrt(max / K) the squares overflow and x / inf is silently 0 (256 in fp16 for one element, 1.8e19 in fp32). Where
-    the squares underflow to 0 the result is inf, and the zero vector gives 0 / 0.
+    Above sqrt(max / K) the squares overflow and x / inf is silently 0 (256 in fp16 for one element,
+    1.8e19 in fp32). Where the squares underflow to 0 the result is inf, and the zero vector gives 0
+    / 0.
     """
     return input / torch.sqrt((input * input).sum(dim=dim, keepdim=True))
 
@@ -23,8 +26,9 @@ def naive(input: Tensor, dim: int = -1) -> Tensor:  # (..., K, ...) -> the same
 def epsilon(input: Tensor, dim: int = -1) -> Tensor:  # (..., K, ...) -> the same
     """The usual advice: x / (sqrt(sum x**2) + 1e-12).
 
-    Nothing changes on the high side. In fp16 1e-12 rounds to 0 and the zero vector is NaN still; elsewhere small vectors
-    come out too short, and the gradient of the root at 0 is infinite, so the zero vector's gradient is NaN.
+    Nothing changes on the high side. In fp16 1e-12 rounds to 0 and the zero vector is NaN still;
+    elsewhere small vectors come out too short, and the gradient of the root at 0 is infinite, so
+    the zero vector's gradient is NaN.
     """
     return input / (torch.sqrt((input * input).sum(dim=dim, keepdim=True)) + 1e-12)
 
@@ -32,17 +36,17 @@ def epsilon(input: Tensor, dim: int = -1) -> Tensor:  # (..., K, ...) -> the sam
 def torch_native(input: Tensor, dim: int = -1) -> Tensor:  # (..., K, ...) -> the same
     """F.normalize: x / max(||x||, 1e-12).
 
-    The norm overflows like the naive one in the accumulation's dtype, and x / inf is silently 0. In fp16 the floor rounds to
-    0 and the zero vector gives NaN.
+    The norm overflows like the naive one in the accumulation's dtype, and x / inf is silently 0. In
+    fp16 the floor rounds to 0 and the zero vector gives NaN.
     """
     return torch.nn.functional.normalize(input, dim=dim)
 
 
-# --- the stable formula ------------------------------------------------------------------------------------
+# --- the stable formula ---------------------------------------------------------------------------
 
 
 def _largest_exponent(x: Tensor) -> Tensor:
-    """Per row the exponent of its largest finite element, clamped so that 2**k and 2**-k are both normal."""
+    """Per row the exponent of its largest finite element, clamped as in `kernels.elementary`."""
     size = torch.where(torch.isfinite(x), x.abs(), 0.0)
     exponent = torch.frexp(size.amax(dim=-1)).exponent - 1
     limit = 1022 if x.dtype == torch.float64 else 126

@@ -186,7 +186,7 @@ CROSS_ENTROPY = Operation(
             "liger",
             peers.liger_cross_entropy,
             overwrites_input=True,
-            launch_magnitudes=3,  # a program a row: a millisecond each in the interpreter
+            launch_magnitudes=1,  # a program a row: a millisecond each in the interpreter
             note="liger-kernel's fused cross-entropy, on a clone of its input",
         ),
     ),

@@ -1,1 +1,3 @@
-"""Proof that the kernels keep their promises: each against certified truth, on a GPU where there is one, else interpreted."""
+"""Proof that the kernels keep their promises: each against certified truth, on a GPU where there is
+one, else interpreted.
+"""

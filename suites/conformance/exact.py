@@ -1,7 +1,9 @@
-"""Certified truth in ball arithmetic (python-flint), and distance from it in units in the last place.
+"""Certified truth in ball arithmetic (python-flint), and distance from it in units in the last
+place.
 
-Truth is computed from the inputs as they are, already rounded to their dtype. A result is held as two fp64 tensors whose sum
-is exact far below fp64's own unit roundoff, so that fp64 outputs are measured as sharply as the others.
+Truth is computed from the inputs as they are, already rounded to their dtype. A result is held as
+two fp64 tensors whose sum is exact far below fp64's own unit roundoff, so that fp64 outputs are
+measured as sharply as the others.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import torch
 from flint import arb
 from torch import Tensor
 
-# Wide enough that a sum over fp64's whole exponent range of gradients still carries 150 correct bits after cancellation.
+# Wide enough that a sum over fp64's whole exponent range of gradients still carries 150 correct
+# bits after cancellation.
 PRECISION = 320
 
 
@@ -55,8 +58,17 @@ def elementwise(function: str, x: Tensor) -> Exact:
     return _pack((getattr(arb(v), function)() for v in flat), x.shape)
 
 
+def exp_difference(x: Tensor, reference: Tensor) -> Exact:
+    """exp(x - reference), element by element."""
+    _set_precision()
+    pairs = zip(x.double().cpu().tolist(), reference.double().cpu().tolist(), strict=True)
+    return _pack(((arb(a) - arb(b)).exp() for a, b in pairs), x.shape)
+
+
 def cross_entropy(logits: Tensor, target: Tensor) -> tuple[Exact, Exact]:
-    """Loss (N,) and gradient (N, C) for upstream ones; finite or -inf logits, a finite logit in each row, no ignored row."""
+    """Loss (N,) and gradient (N, C) for upstream ones; finite or -inf logits, a finite logit in
+    each row, no ignored row.
+    """
     _set_precision()
     losses: list[arb] = []
     gradients: list[arb] = []
@@ -64,9 +76,15 @@ def cross_entropy(logits: Tensor, target: Tensor) -> tuple[Exact, Exact]:
         largest = arb(max(row))
         terms = [arb(0) if v == float("-inf") else (arb(v) - largest).exp() for v in row]
         others = sum((t for j, t in enumerate(terms) if j != y), arb(0))
-        losses.append((others / terms[y]).log1p() if row[y] == max(row) else _gap(row, y, largest, others, terms))
+        losses.append(
+            (others / terms[y]).log1p()
+            if row[y] == max(row)
+            else _gap(row, y, largest, others, terms)
+        )
         normalizer = others + terms[y]
-        gradients.extend(-others / normalizer if j == y else t / normalizer for j, t in enumerate(terms))
+        gradients.extend(
+            -others / normalizer if j == y else t / normalizer for j, t in enumerate(terms)
+        )
     return _pack(losses, target.shape), _pack(gradients, logits.shape)
 
 
@@ -75,7 +93,9 @@ def _gap(row: list[float], y: int, largest: arb, others: arb, terms: list[arb]) 
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor) -> tuple[Exact, Exact, Tensor]:
-    """Loss and gradient for upstream ones, and the sum of the gradient's two terms' sizes (its inherent cancellation)."""
+    """Loss and gradient for upstream ones, and the sum of the gradient's two terms' sizes (its
+    inherent cancellation).
+    """
     _set_precision()
     losses, gradients, sizes = [], [], []
     flat = (t.detach().double().cpu().reshape(-1).tolist() for t in (logits, target))
@@ -92,7 +112,9 @@ def binary_cross_entropy(logits: Tensor, target: Tensor) -> tuple[Exact, Exact, 
 
 
 def normalize(x: Tensor, upstream: Tensor, eps: float) -> tuple[Exact, Exact, Tensor]:
-    """Direction and gradient of rows (N, K), and the sum of the gradient's terms' sizes; 0 throughout for a zero row."""
+    """Direction and gradient of rows (N, K), and the sum of the gradient's terms' sizes; 0
+    throughout for a zero row.
+    """
     _set_precision()
     values, gradients, sizes = [], [], []
     for row, g in zip(_rows(x), _rows(upstream), strict=True):
@@ -117,7 +139,7 @@ def normalize(x: Tensor, upstream: Tensor, eps: float) -> tuple[Exact, Exact, Te
     return _pack(values, x.shape), _pack(gradients, x.shape), size_tensor
 
 
-# --- distances ---------------------------------------------------------------------------------------------
+# --- distances ------------------------------------------------------------------------------------
 
 
 def unit_in_last_place(values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -133,7 +155,9 @@ def unit_in_last_place(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def error(actual: Tensor, truth: Exact) -> Tensor:
-    """|actual - truth| in fp64, on the CPU. Where both are the same infinity it is 0; NaN anywhere stays NaN."""
+    """|actual - truth| in fp64, on the CPU. Where both are the same infinity it is 0; NaN anywhere
+    stays NaN.
+    """
     value = actual.detach().double().cpu()
     same = value == truth.high
     distance = ((value - truth.high) - truth.low).abs()
@@ -146,13 +170,17 @@ def ulps(actual: Tensor, truth: Exact) -> Tensor:
 
 
 def max_ulps(actual: Tensor, truth: Exact) -> float:
-    """The largest error in units in the last place; inf where a NaN or a wrong infinity is among them."""
+    """The largest error in units in the last place; inf where a NaN or a wrong infinity is among
+    them.
+    """
     distance = ulps(actual, truth)
     return float(torch.where(distance.isnan(), torch.inf, distance).max())
 
 
 def max_excess(actual: Tensor, truth: Exact, slack: Tensor) -> float:
-    """The largest error in units in the last place after `slack`, an absolute allowance, is taken off."""
+    """The largest error in units in the last place after `slack`, an absolute allowance, is taken
+    off.
+    """
     distance = (error(actual, truth) - slack).clamp(min=0.0)
     distance = distance / unit_in_last_place(truth.high, actual.dtype)
     return float(torch.where(distance.isnan(), torch.inf, distance).max())

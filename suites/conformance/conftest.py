@@ -1,0 +1,79 @@
+"""Where the conformance tests run, and how they pick device, dtype and route.
+
+Without a CUDA device the kernels are interpreted. That is decided when triton is first imported, so
+the switch is set here, before anything imports the kernels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+from kernels import launch  # only now may triton be imported
+
+HERE = Path(__file__).parent
+
+DTYPES = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp64": torch.float64,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A warning is an error here, whatever the configuration outside says."""
+    strict = pytest.mark.filterwarnings("error")
+    for item in items:
+        if item.path.parent == HERE:
+            item.add_marker(strict)
+
+
+@pytest.fixture
+def device() -> torch.device:
+    """A GPU where there is one, else the CPU with the kernels interpreted."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    assert launch.INTERPRETED, "triton was imported before TRITON_INTERPRET was set"
+    return torch.device("cpu")
+
+
+@pytest.fixture(params=list(DTYPES))
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """Each dtype that the kernels take."""
+    return DTYPES[request.param]
+
+
+@pytest.fixture(params=["kernel", "formula"])
+def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways through an operator: the Triton kernel, and the PyTorch formula used on a plain
+    CPU.
+    """
+    if request.param == "formula":
+        monkeypatch.setattr(launch, "uses_triton", lambda tensor: False)
+    return str(request.param)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of 4 rows and 64 columns, so that short rows already span several blocks."""
+    monkeypatch.setattr(launch, "tile", lambda rows, columns: (4, 64))
+
+
+@pytest.fixture
+def draw(device: torch.device) -> Callable[..., torch.Tensor]:
+    """Normally distributed values, drawn in fp64 and rounded once, the same on every device."""
+    generator = torch.Generator().manual_seed(20)
+
+    def normal(*shape: int, dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
+        values = torch.randn(*shape, generator=generator, dtype=torch.float64) * scale
+        return values.to(dtype).to(device)
+
+    return normal
