@@ -18,6 +18,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 
 python := .venv/bin/python
+# Two processes where the kernels run in the interpreter; one GPU is not shared.
+PARALLEL = $(if $(wildcard /dev/nvidia0),,-n 2 --dist worksteal)
 
 .PHONY: help venv sweep test test-full check format clean preflight
 .DEFAULT_GOAL := help
@@ -43,10 +45,10 @@ sweep: .venv/core.stamp
 	@$(python) -m harness run $(ARGS)
 
 test: .venv/dev.stamp
-	@$(python) -m pytest -m "not full" $(PYTEST_ARGS)
+	@$(python) -m pytest -m "not full" --quick $(PARALLEL) $(PYTEST_ARGS)
 
 test-full: .venv/dev.stamp
-	@$(python) -m pytest $(PYTEST_ARGS)
+	@$(python) -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 check: .venv/dev.stamp
 	@$(python) -m ruff format --check

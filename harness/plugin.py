@@ -47,7 +47,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="magnitudes to sweep instead of the default grid; A alone is one magnitude",
     )
     group.addoption(
-        "--quick", dest="harness_quick", action="store_true", help="a third of the grid"
+        "--quick",
+        dest="harness_quick",
+        action="store_true",
+        help="a third of the grid, frontiers not bisected",
     )
     group.addoption("--seed", dest="harness_seed", type=int, default=0, help="seed of all draws")
     group.addoption("--device", dest="harness_device", help="cuda or cpu; default: cuda if there")

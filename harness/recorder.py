@@ -55,7 +55,7 @@ class Session:
         operations = list({item.operation.name: item.operation for item in self.planned()}.values())
         return {
             "operations": [each.name for each in operations],
-            "paths": list(dict.fromkeys(path.name for each in operations for path in each.paths)),
+            "paths": [f"{each.name}/{path.name}" for each in operations for path in each.paths],
             "regimes": list(
                 dict.fromkeys(regime.name for each in operations for regime in each.regimes)
             ),

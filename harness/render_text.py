@@ -117,7 +117,13 @@ def _legend(run: Run, rows: Sequence[Row]) -> Iterator[Text]:
             seen[verdict] = seen.get(verdict, 0) + count
     examples = {record.verdict: record for record in reversed(run.records)}
     yield Text("A cell shows the worst verdict in its decades; min, max: holds to that end.")
-    yield Text("Numbers are the last float that holds, going outwards from 1.")
+    asked = run.environment.get("asked")
+    if isinstance(asked, dict) and asked.get("quick"):
+        yield Text(
+            "Numbers: the last of the grid that holds, outwards from 1; quick: not bisected."
+        )
+    else:
+        yield Text("Numbers are the last float that holds, going outwards from 1.")
     for verdict in sorted(seen, key=lambda each: each.precedence):
         yield Text(f"{verdict.glyph}  {verdict.word} ({seen[verdict]} cases)", _style(verdict))
         yield from map(Text, _folded(verdict.meaning, "   ", "   "))

@@ -13,7 +13,6 @@ from harness.recorder import ARGV
 from harness.store import prepare_directory
 
 ROOT = Path(__file__).resolve().parents[1]  # where suites/ lies beside harness/
-SUITES = ("stability",)
 _MOST_JOBS = 8  # each is a Python with torch in it, some 600 MB
 
 
@@ -32,9 +31,11 @@ def run_suites(
         InputError: for a suite that does not exist, --resume without a directory, or a run
             directory that is taken or cannot be written.
     """
+    known = sorted(each.parent.name for each in (ROOT / "suites").glob("*/__init__.py"))
+    known = [each for each in known if any((ROOT / "suites" / each).glob("test_*.py"))]
     for suite in suites:
-        if suite not in SUITES:
-            raise unknown("suite", suite, SUITES)
+        if suite not in known:
+            raise unknown("suite", suite, known)
     if resume and out is None:
         raise InputError("--resume needs --out DIR, the run to complete")
     settled = choose_device(device)

@@ -54,16 +54,31 @@ def table_rows(records: Iterable[Record], *, by_regime: bool, catalog: object = 
         if by_regime:
             rows += [_row(key, name, [group]) for name, group in regimes.items()]
             continue
-        wrong = {name: found for name, group in regimes.items() if (found := _wrong_at_one(group))}
+        wrong = _few_wrong_at_one(regimes)
         whole = _row(key, "all", list(regimes.values()))
         left = [group for name, group in regimes.items() if name not in wrong]
-        # A path that is wrong in most regimes is shown as such, not excused in a note.
-        if wrong and 3 * len(wrong) <= len(regimes):
+        if wrong:
             part = _row(key, "all", left)
             notes = tuple((name, *found) for name, found in wrong.items())
             whole = replace(part, counts=whole.counts, wrong_at_one=notes)
         rows.append(whole)
     return sorted(rows, key=_order(catalog))
+
+
+def _few_wrong_at_one(
+    regimes: dict[str, list[Record]],
+) -> dict[str, tuple[Verdict, float | None]]:
+    """The regimes to tell in a note: those not finite at 1, then those inaccurate there, if few.
+
+    A path that is wrong in more than a third of them is shown as such, not excused in a note.
+    """
+    wrong = {name: found for name, group in regimes.items() if (found := _wrong_at_one(group))}
+    told: dict[str, tuple[Verdict, float | None]] = {}
+    for finite in (False, True):
+        alike = {n: found for n, found in wrong.items() if found[0].is_finite_enough is finite}
+        if 3 * len(alike) <= len(regimes):
+            told |= alike
+    return told
 
 
 def _wrong_at_one(group: list[Record]) -> tuple[Verdict, float | None] | None:
@@ -86,7 +101,7 @@ class _Order:
             ("operations", row.operation),
             ("pass", row.pass_),
             ("regimes", row.regime),
-            ("paths", row.path),
+            ("paths", f"{row.operation}/{row.path}"),
             ("dtype", row.dtype),
         ):
             places = self.names.get(kind, {})

@@ -29,6 +29,7 @@ def test_stability(
         seed=harness_session.seed,
         device=harness_session.device,
         truths=truths,
+        refine=not harness_session.filters.quick,
     )
     record_cases(records)
     broken = [record for record in records if record.get("broken")]
