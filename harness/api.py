@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from harness.case import PASSES, Pass
@@ -9,12 +10,14 @@ from harness.catalog import operation_named
 from harness.environment import choose_device
 from harness.errors import InputError, unknown
 from harness.failures import broken_claims_text
-from harness.formats import FORMATS, format_named
-from harness.magnitudes import grid
+from harness.formats import FORMATS, format_named, format_of
+from harness.magnitudes import grid, parse_range
 from harness.operation import ALL_CLAIMS, Path
 from harness.plan import Item
+from harness.record import Record
 from harness.search import SIDES, Frontier, Side, search_frontier
 from harness.sweep import Evaluator, TruthCache, bisection_width, sweep_item
+from harness.verdict import Verdict
 
 
 def frontier(
@@ -68,16 +71,17 @@ def assert_stable(
     fn: Callable[..., Tensor],
     operation: str,
     *,
-    dtypes: Sequence[str] = tuple(FORMATS),
-    magnitudes: Sequence[float] | None = None,  # default: the sweep's grid over the whole range
+    dtypes: Sequence[str | torch.dtype] = tuple(FORMATS),
+    magnitudes: Sequence[float] | str | None = None,  # numbers or "A:B:N"; default: the whole range
     seed: int = 0,
     catalog: str | None = None,
 ) -> None:
     """One line in anyone's own test-suite: hold `fn` to all claims, forward and backward.
 
-    `fn` takes the operation's inputs by keyword (`input` and, for losses, `target`) and returns one
-    result a row (cross_entropy: shape (N,) for input (N, C)) or an element. It is run on every
-    regime of the operation.
+    `fn` takes the operation's inputs in their order (input and, for losses, target) and returns one
+    result a row (cross_entropy: shape (N,) for input (N, C)) or an element; rows run along the last
+    dimension. It is run on every regime of the operation. A result that does not require a gradient
+    is judged forward alone.
 
     Raises:
         AssertionError: if a case is non-finite where its truth is representable, inaccurate,
@@ -87,22 +91,30 @@ def assert_stable(
     """
     device = choose_device(None)
     chosen = operation_named(operation, catalog)
-    if magnitudes is not None and not all(0 <= each < float("inf") for each in magnitudes):
-        raise InputError(f"magnitudes must be finite and not negative, not {list(magnitudes)}")
+    asked = parse_range(magnitudes) if isinstance(magnitudes, str) else None
+    given = None if magnitudes is None or asked is not None else [float(m) for m in magnitudes]
+    if given is not None and not (given and all(0 <= each < float("inf") for each in given)):
+        raise InputError(f"magnitudes must be finite and not negative, not {given}")
     candidate = Path(getattr(fn, "__name__", "fn"), fn, claims=ALL_CLAIMS)
     truths = TruthCache()
     broken = []
-    for fmt in map(format_named, dtypes):
+    for dtype in dtypes:
+        fmt = format_named(dtype) if isinstance(dtype, str) else format_of(dtype)
         for regime in chosen.regimes:
             low, high = regime.magnitudes(fmt)
-            if magnitudes is None:
-                points = grid(fmt, (low, high))
+            if given is None:
+                points = grid(fmt, (low, high), asked)
             else:
-                rounded = {fmt.round(each) for each in magnitudes}
+                rounded = {fmt.round(each) for each in given if each <= fmt.largest}
                 points = sorted(each for each in rounded if low <= each <= high)
             if points:
                 item = Item(chosen, candidate, fmt, regime, tuple(points), PASSES)
                 records = sweep_item(item, seed=seed, device=device, truths=truths, refine=False)
-                broken += [record for record in records if record.get("broken")]
+                broken += [record for record in records if _counts(record)]
     if broken:
         raise AssertionError(broken_claims_text(broken, seed=seed))
+
+
+def _counts(record: Record) -> bool:
+    forward_alone = record["pass"] == "backward" and record.verdict is Verdict.UNSUPPORTED
+    return bool(record.get("broken")) and not forward_alone

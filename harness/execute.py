@@ -60,7 +60,7 @@ def _once(
     # what the sweep is looking for, and is judged, not warned of.
     with poison.poisoned(which), np.errstate(all="ignore"):
         try:
-            value = path.function(**given)
+            value = path.function(*given.values())
             problem = _wrong_shape(value, leaf)
             outputs["forward"] = (
                 Output(None, Verdict.ERROR, problem) if problem else _collected(value, which)
@@ -85,6 +85,8 @@ def _once(
 
 
 def _backward(value: Tensor, leaf: Tensor, which: int) -> Output:
+    if not value.requires_grad:
+        return Output(None, Verdict.UNSUPPORTED, "its output does not require a gradient")
     try:
         value.backward(torch.ones_like(value))
         if leaf.grad is None:

@@ -44,9 +44,10 @@ ALL_CLAIMS = (FINITE, ACCURATE, PURE, REPEATABLE, SUPPORTED)
 class Path:
     """One implementation of an operation.
 
-    `function` takes the operation's roles as keyword arguments and returns one tensor with one
-    result a row (losses) or an element (norms); it must be differentiable in the first role. To say
-    that it does not take a dtype or device it raises NotImplementedError, whose text is recorded.
+    `function` takes the operation's roles as positional arguments, in the operation's order, and
+    returns one tensor with one result a row (losses) or an element (norms), differentiable in the
+    first role. To say that it does not take a dtype or device it raises NotImplementedError, whose
+    text is recorded.
     """
 
     name: str

@@ -60,7 +60,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a small run, made as a user makes it: by `python -m harness run`."""
     out = tmp_path_factory.mktemp("runs") / "small"
     done = subprocess.run(
-        [sys.executable, "-m", "harness", "run", *SMALL, "--out", str(out)],
+        [sys.executable, "-m", "harness", "run", *SMALL, "--jobs", "1", "--out", str(out)],
         cwd=ROOT,
         capture_output=True,
         text=True,

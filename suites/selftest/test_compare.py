@@ -68,7 +68,7 @@ def test_a_step_down_is_a_regression_and_a_step_up_an_improvement(
         ]
         assert [change.id for change in up.improvements] == [id_]
         assert (down.same, up.same) == (1, 1)
-        assert not (down.improvements or down.changes or up.regressions or up.changes)
+        assert not any((down.improvements, down.changes, up.regressions, up.changes))
         assert stability("compare", good, bad).code == 1
         assert stability("compare", bad, good).code == 0
 
@@ -91,7 +91,7 @@ def test_neither_better_nor_worse_is_a_change(tmp_path: Path) -> None:
     new = write(tmp_path / "new", {id_at(1): INF, id_at(2): UNREPRESENTABLE})
     found = compare_runs(load(base), load(new))
     assert [change.id for change in found.changes] == [id_at(1), id_at(2)]
-    assert not (found.regressions or found.improvements)
+    assert (found.regressions, found.improvements) == ((), ())
 
 
 def test_missing_and_new_cases_are_listed(tmp_path: Path, stability: Stability) -> None:

@@ -3,14 +3,17 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 from torch import Tensor
 
 import harness
 from harness.case import Pass
 from harness.catalog import operation_named
 from harness.environment import choose_device
+from harness.execute import Output
 from harness.formats import FORMATS
-from harness.operation import ALL_CLAIMS, Path
+from harness.judge import judge_elements
+from harness.operation import ALL_CLAIMS, Expected, Path
 from harness.plan import Item
 from harness.record import Record
 from harness.sweep import sweep_item
@@ -106,12 +109,6 @@ def test_a_planted_gradient_is_caught_though_its_forward_is_right(
 
 def test_a_swallowed_infinity_is_found() -> None:
     """A masked target has an infinite loss; a finite answer there is `masked_nonfinite`."""
-    import torch
-
-    from harness.execute import Output
-    from harness.judge import judge_elements
-    from harness.operation import Expected
-
     logits = torch.tensor([[0.0, float("-inf")]])
     target = torch.tensor([1])
     truth = Expected.of(
@@ -133,6 +130,15 @@ def test_sound_code_passes_every_regime_and_magnitude() -> None:
     harness.assert_stable(
         planted.sound_cross_entropy, "cross_entropy", dtypes=("fp16", "bf16", "fp32")
     )
+
+
+def test_a_result_without_a_gradient_is_judged_forward_alone() -> None:
+    """A sound kernel that has no backward is cleared, one with a defect is still caught."""
+    harness.assert_stable(planted.sound_forward_alone, "normalize", dtypes=[torch.bfloat16, "fp16"])
+    with pytest.raises(AssertionError, match="underflow in 256 of 256"):
+        harness.assert_stable(
+            planted.returns_zeros, "normalize", dtypes=("fp32",), magnitudes="1:10:1"
+        )
 
 
 def test_assert_stable_names_the_case_and_how_to_see_it_again() -> None:

@@ -55,8 +55,10 @@ def test_columns_ascend_over_all_formats() -> None:
 # smallest subnormal and the largest double have their place, too.
 @pytest.mark.parametrize(
     ("magnitude", "exponent"),
-    [(1.0, 0), (9.99, 0), (10.0, 1), (0.999, -1), (65504.0, 4), (9e4, 4), (1e5, 5)]
-    + [(9e7, 5), (3.4e38, 38), (5e-324, -324), (1.7976931348623157e308, 300)],
+    [
+        *((1.0, 0), (9.99, 0), (10.0, 1), (0.999, -1), (65504.0, 4), (9e4, 4), (1e5, 5)),
+        *((9e7, 5), (3.4e38, 38), (5e-324, -324), (1.7976931348623157e308, 300)),
+    ],
 )
 def test_a_case_falls_in_its_column(magnitude: float, exponent: int) -> None:
     """One case marks one cell of the strip."""
@@ -173,7 +175,6 @@ def test_markdown_has_a_row_for_each_path_and_dtype(small_run: Path, stability: 
     assert set(rows) == {key[2:] for key in wanted}
 
 
-# What a damaged run shows of itself, in the form for people.
 def test_problems_and_incompleteness_are_told(
     small_run: Path, tmp_path: Path, stability: Stability
 ) -> None:

@@ -1,0 +1,143 @@
+"""The pytest plugin as people use it: `pytest suites/stability` with options, alone or by xdist."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from harness import Run, Verdict, load
+from suites.selftest.conftest import ROOT, Done
+from suites.selftest.toy import LIMIT
+
+
+def run_pytest(*arguments: str | Path) -> Done:
+    """`pytest suites/stability` on the toy catalog, in a process of its own."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "suites/stability", "-q", "-p", "no:cacheprovider"),
+            *("--catalog", "suites.selftest.toy", "--dtype", "fp16", "--dtype", "fp64", "--quick"),
+            *map(str, arguments),
+        ],
+        cwd=ROOT,
+        # What somebody set for the outer pytest is not meant for the inner one.
+        env={key: os.environ[key] for key in os.environ if not key.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy catalog, swept by plain pytest."""
+    out = tmp_path_factory.mktemp("plugin") / "whole"
+    done = run_pytest("--out", out)
+    assert done.code == 0, done.out
+    return out
+
+
+def verdicts(run: Run) -> dict[str, Verdict]:
+    return {each.id: each.verdict for each in run.records}
+
+
+def test_a_sweep_records_every_path(whole: Path) -> None:
+    """Each verdict is the one that was built into the path, magnitude by magnitude."""
+    run = load(whole)
+    assert run.complete
+    for each in run.records:
+        if each.path == "raising":
+            assert each.verdict is Verdict.ERROR
+        elif each.path == "honest" or each["magnitude"] <= LIMIT:
+            assert each.verdict is Verdict.OK
+        elif each["pass"] == "forward":
+            assert each.verdict is Verdict.NAN
+        else:  # torch.where passes no gradient to where it put NaN
+            assert each.verdict is Verdict.UNDERFLOW
+    assert {each.path for each in run.records} == {"raising", "honest", "fragile"}
+
+
+def test_a_path_that_raises_is_an_error_with_its_reason(whole: Path) -> None:
+    """Recorded for every magnitude and pass, the reason on one line; the rest ran all the same."""
+    records = load(whole).records
+    raised = [each for each in records if each.path == "raising"]
+    honest = [each for each in records if each.path == "honest"]
+    assert len(raised) == len([each for each in honest if not each.get("refined")]) > 0
+    assert {each["reason"] for each in raised} == {"ValueError: this path always raises"}
+
+
+def test_the_frontier_is_refined_to_the_float(whole: Path) -> None:
+    """The fragile path's last good float and its neighbour are among the recorded magnitudes."""
+    forward = [
+        each
+        for each in load(whole).records
+        if (each.path, each.dtype, each["pass"]) == ("fragile", "fp16", "forward")
+    ]
+    good = max(each["magnitude"] for each in forward if each.verdict is Verdict.OK)
+    bad = min(each["magnitude"] for each in forward if each.verdict is Verdict.NAN)
+    assert (good, bad) == (LIMIT, 100.0625)
+
+
+def test_workers_record_the_same(whole: Path, tmp_path: Path) -> None:
+    """Under `-n 2` the same ids with the same verdicts, each once, in a complete run."""
+    done = run_pytest("-n", "2", "--out", tmp_path / "run")
+    assert done.code == 0, done.out
+    alone, divided = load(whole), load(tmp_path / "run")
+    assert verdicts(divided) == verdicts(alone)
+    assert divided.complete
+    lines = (tmp_path / "run" / "records.jsonl").read_text().splitlines()
+    assert len(lines) == len(divided.records)
+
+    # Resumed with nothing left to do it stays as it is, complete.
+    again = run_pytest("-n", "2", "--out", tmp_path / "run", "--resume")
+    assert again.code == 0, again.out
+    assert load(tmp_path / "run").complete
+    assert (tmp_path / "run" / "records.jsonl").read_text().splitlines() == lines
+
+
+def test_pytests_own_selection_works(whole: Path, tmp_path: Path) -> None:
+    """`-k` and the options select together; the records are those of the whole run there."""
+    done = run_pytest("--path", "[hf]*", "-k", "fragile and signs", "--out", tmp_path / "run")
+    assert done.code == 0, done.out
+    run = load(tmp_path / "run")
+    assert run.complete
+    expected = {
+        id_: verdict
+        for id_, verdict in verdicts(load(whole)).items()
+        if "/fragile/" in id_ and "/signs@" in id_
+    }
+    assert verdicts(run) == expected
+    assert Counter(each.dtype for each in run.records).keys() == {"fp16", "fp64"}
+
+
+def test_collecting_writes_nothing(tmp_path: Path) -> None:
+    """`--collect-only` lists an item for each path, dtype and regime, and leaves no directory."""
+    done = run_pytest("--collect-only", "--out", tmp_path / "run")
+    assert done.code == 0, done.out
+    items = [line for line in done.out.splitlines() if "test_stability[" in line]
+    assert len(items) == 3 * 2 * 2
+    assert not (tmp_path / "run").exists()
+
+
+# Errors that only the collection or the run directory can know; exit code 4 is pytest's for usage.
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--operation", "nope"), "unknown operation 'nope'; choose from: toy"),
+        (("--magnitude", "1:x"), "malformed magnitude range '1:x'"),
+    ],
+)
+def test_bad_options_are_usage_errors(
+    tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    """One sentence, no traceback, nothing written."""
+    done = run_pytest(*arguments, "--out", tmp_path / "run")
+    assert done.code == 4
+    assert says in done.out + done.err
+    assert "Traceback" not in done.out + done.err
+    assert "plugin.py" not in done.out
+    assert not (tmp_path / "run").exists()
