@@ -17,14 +17,16 @@ _BLOCK = 32  # half a row: what is masked in the first half is a whole block
 
 
 @triton.jit
-def _online_kernel(logits, target, loss, columns, BLOCK: tl.constexpr, SUBTRACT: tl.constexpr):
+def _online_kernel(
+    logits, target, loss, COLUMNS: tl.constexpr, BLOCK: tl.constexpr, SUBTRACT: tl.constexpr
+):
     """Online softmax as many write it: the running maximum starts at -inf and is never guarded."""
     row = tl.program_id(0)
     top = tl.full((), float("-inf"), tl.float32)
     total = tl.full((), 0.0, tl.float32)
-    for start in range(0, columns, BLOCK):
+    for start in range(0, COLUMNS, BLOCK):
         where = start + tl.arange(0, BLOCK)
-        x = tl.load(logits + row * columns + where, mask=where < columns, other=float("-inf"))
+        x = tl.load(logits + row * COLUMNS + where, mask=where < COLUMNS, other=float("-inf"))
         x = x.to(tl.float32)
         new = tl.maximum(top, tl.max(x, 0)) if SUBTRACT else top * 0.0
         if SUBTRACT:
@@ -32,7 +34,7 @@ def _online_kernel(logits, target, loss, columns, BLOCK: tl.constexpr, SUBTRACT:
             top = new
         else:
             total += tl.sum(tl.exp(x), 0)
-    chosen = tl.load(logits + row * columns + tl.load(target + row)).to(tl.float32)
+    chosen = tl.load(logits + row * COLUMNS + tl.load(target + row)).to(tl.float32)
     value = tl.log(total) - chosen
     if SUBTRACT:
         value += top
@@ -43,7 +45,7 @@ def _launch(input: Tensor, target: Tensor, *, subtract: bool) -> Tensor:
     loss = torch.empty(len(input), dtype=torch.float32, device=input.device)
     safe = target.clamp(min=0)
     _online_kernel[(len(input),)](
-        input.detach(), safe, loss, input.shape[1], BLOCK=_BLOCK, SUBTRACT=subtract
+        input.detach(), safe, loss, COLUMNS=input.shape[1], BLOCK=_BLOCK, SUBTRACT=subtract
     )
     return torch.where(target < 0, 0.0, loss)
 
