@@ -6,11 +6,15 @@ import sys
 from collections.abc import Callable
 from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.plan import Item
+    from harness.request import Request
 
 app = typer.Typer(
     name="stability",
@@ -88,7 +92,7 @@ def run(
     pass_: PassNames = None,
     magnitude: Magnitude = None,
     quick: Quick = False,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(help="seed of all draws; default: 0")] = None,
     device: Device = None,
     catalog: CatalogName = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="new run directory")] = None,
@@ -99,18 +103,26 @@ def run(
     ] = None,
 ) -> None:
     """Run suites (default: stability), print the table, write a run directory."""
+    from harness.request import Request, resumed
     from harness.run import run_suites
 
-    filters = {"operation": operation, "path": path, "dtype": dtype, "regime": regime}
-    arguments = _filter_arguments(filters | {"pass": pass_})
-    options = {"magnitude": magnitude, "device": device, "catalog": catalog, "shard": shard}
-    for name, value in options.items():
-        if value is not None:
-            arguments.append(f"--{name}={value}")
-    arguments += [f"--seed={seed}"] + ["--quick"] * quick
-    _plan(filters, pass_, magnitude, quick, catalog, shard, device)  # fail before anything starts
+    request = Request(
+        operation=tuple(operation or ()),
+        path=tuple(path or ()),
+        dtype=tuple(dtype or ()),
+        regime=tuple(regime or ()),
+        pass_=tuple(pass_ or ()),
+        magnitude=magnitude,
+        quick=quick,
+        seed=seed,
+        catalog=catalog,
+        shard=shard,
+    )
+    if resume and out is not None and (out / "run.json").exists():
+        request = resumed(request, out)
+    _plan(request, device)  # fail before anything starts
     code, directory = run_suites(
-        suites or ["stability"], arguments, out=out, device=device, resume=resume, jobs=jobs
+        suites or ["stability"], request, out=out, device=device, resume=resume, jobs=jobs
     )
     if (directory / "run.json").exists():
         _print_table(directory, TableFormat.text, by_regime=False)
@@ -133,8 +145,20 @@ def list_cases(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document")] = False,
 ) -> None:
     """Show what would run: one case id a line. Refining frontiers adds to these."""
-    filters = {"operation": operation, "path": path, "dtype": dtype, "regime": regime}
-    items = _plan(filters, pass_, magnitude, quick, catalog, shard, device)
+    from harness.request import Request
+
+    request = Request(
+        operation=tuple(operation or ()),
+        path=tuple(path or ()),
+        dtype=tuple(dtype or ()),
+        regime=tuple(regime or ()),
+        pass_=tuple(pass_ or ()),
+        magnitude=magnitude,
+        quick=quick,
+        catalog=catalog,
+        shard=shard,
+    )
+    items = _plan(request, device)
     ids = [case.id for item in items for case in item.cases()]
     if as_json:
         print(json.dumps({"schema": 1, "items": len(items), "cases": ids}, indent=1))
@@ -242,33 +266,14 @@ def compare(
         raise typer.Exit(Exit.BROKEN)
 
 
-def _plan(
-    filters: dict[str, list[str] | None],
-    pass_: list[str] | None,
-    magnitude: str | None,
-    quick: bool,
-    catalog: str | None,
-    shard: str | None,
-    device: str | None,
-) -> list[Any]:
+def _plan(request: "Request", device: str | None) -> list["Item"]:
     from harness.catalog import load_catalog
     from harness.environment import choose_device
-    from harness.magnitudes import parse_range
-    from harness.plan import Filters, parse_shard, plan
+    from harness.plan import plan
 
-    chosen = Filters(
-        **{name: tuple(values or ()) for name, values in filters.items()},
-        pass_=tuple(pass_ or ()),
-        magnitude=parse_range(magnitude) if magnitude is not None else None,
-        quick=quick,
-        shard=parse_shard(shard) if shard is not None else (1, 1),
-    )
+    filters = request.filters()
     choose_device(device)  # before the catalog imports triton
-    return plan(load_catalog(catalog), chosen)
-
-
-def _filter_arguments(filters: dict[str, list[str] | None]) -> list[str]:
-    return [f"--{name}={value}" for name, values in filters.items() for value in values or ()]
+    return plan(load_catalog(request.catalog), filters)
 
 
 def _print_table(directory: Path, form: TableFormat, *, by_regime: bool) -> None:

@@ -170,11 +170,12 @@ class Recorder:
         return report.outcome, "", ""
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self._progress is not None:
             self._progress.close()
         if self._writer is not None:
-            whole = not self._failure and self._recorded >= self._selected
+            ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+            whole = ended and not self._failure and self._recorded >= self._selected
             try:
                 self._writer.finish(complete=whole)
             except InputError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.environment import choose_device, device_name
 from harness.errors import InputError, unknown
 from harness.recorder import ARGV
+from harness.request import Request
 from harness.store import prepare_directory
 
 ROOT = Path(__file__).resolve().parents[1]  # where suites/ lies beside harness/
@@ -18,7 +19,7 @@ _MOST_JOBS = 8  # each is a Python with torch in it, some 600 MB
 
 def run_suites(
     suites: list[str],
-    arguments: list[str],  # the plugin's options
+    request: Request,
     *,
     out: Path | None,
     device: str | None,
@@ -50,7 +51,8 @@ def run_suites(
         *("-q", "--no-header", "--harness-progress", f"--out={directory.resolve()}"),
         *(["--resume"] if resume else []),
         *_parallel(settled, jobs),
-        *arguments,
+        f"--device={settled}",
+        *request.arguments(),
     ]
     environment = os.environ | {
         ARGV: json.dumps(["stability", *sys.argv[1:]]),

@@ -59,7 +59,7 @@ def load(run_directory: str | os.PathLike[str]) -> Run:
         raise InputError(f"no run at {directory}: {error.strerror or error}") from None
     if not found:
         raise InputError(f"no run at {directory}: not a directory")
-    environment = _read_environment(directory)
+    environment = read_environment(directory)
     path = _records_path(directory)
     records: dict[str, Record] = {}
     problems = []
@@ -81,7 +81,8 @@ def load(run_directory: str | os.PathLike[str]) -> Run:
     return Run(directory, environment, tuple(records.values()), tuple(problems))
 
 
-def _read_environment(directory: Path) -> dict[str, Any]:
+def read_environment(directory: Path) -> dict[str, Any]:
+    """The content of run.json; raises InputError as `load` does."""
     path = directory / "run.json"
     try:
         environment = json.loads(path.read_text(encoding="utf-8"))
@@ -133,7 +134,7 @@ class Writer:
         prepare_directory(directory, resume=resume)
         head: dict[str, Any]
         if (directory / "run.json").exists():
-            head = _read_environment(directory) | {"complete": False}
+            head = read_environment(directory) | {"complete": False}
             _check_same(directory, head, environment)
         else:
             head = {

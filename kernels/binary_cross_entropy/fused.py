@@ -16,11 +16,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import launch
 from ..convert import narrow, widen
 from ..elementary import divide, exp_difference, log1p
+from ..first_order import FirstOrder
 from . import reference
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -142,14 +142,17 @@ class BinaryCrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(logits, target)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         logits, target = ctx.saved_tensors
         if ctx.reduction == "mean":
             grad = (grad.double() / logits.numel()).to(grad.dtype)
         upstream = grad.expand(logits.shape)
-        for_logits = backward_op(upstream, logits, target) if ctx.needs_input_grad[0] else None
-        for_target = (-upstream * logits).to(target.dtype) if ctx.needs_input_grad[1] else None
+        for_logits = for_target = None
+        if ctx.needs_input_grad[0]:
+            name = "binary_cross_entropy_with_logits"
+            for_logits = FirstOrder.apply(name, backward_op, upstream, logits, target)
+        if ctx.needs_input_grad[1]:
+            for_target = (-upstream * logits).to(target.dtype)
         return for_logits, for_target, None
 
 

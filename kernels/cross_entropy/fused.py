@@ -22,7 +22,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import launch
 from ..convert import narrow, widen
@@ -35,6 +34,7 @@ from ..elementary import (
     power_of_two,
     sum_terms,
 )
+from ..first_order import FirstOrder
 from . import reference
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -296,13 +296,21 @@ class CrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(logits, target, maximum, others, count)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         logits, target, maximum, others, count = ctx.saved_tensors
         if ctx.reduction == "mean":
             grad = (grad.double() / count).to(grad.dtype)
         upstream = grad.expand(logits.shape[0])
-        gradient = backward_op(upstream, logits, target, maximum, others, ctx.ignore_index)
+        gradient = FirstOrder.apply(
+            "cross_entropy",
+            backward_op,
+            upstream,
+            logits,
+            target,
+            maximum,
+            others,
+            ctx.ignore_index,
+        )
         return gradient, None, None, None, None
 
 

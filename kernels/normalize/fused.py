@@ -21,7 +21,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import launch
 from ..convert import narrow, widen
@@ -34,6 +33,7 @@ from ..elementary import (
     sum_squares,
     times_power_of_two,
 )
+from ..first_order import FirstOrder
 from . import reference
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ class Normalize(torch.autograd.Function):
         ctx.save_for_backward(x, exponent, root)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, exponent, root = ctx.saved_tensors
-        return backward_op(grad.contiguous(), x, exponent, root, ctx.eps), None
+        arguments = (grad.contiguous(), x, exponent, root, ctx.eps)
+        return FirstOrder.apply("normalize", backward_op, *arguments), None

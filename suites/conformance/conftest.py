@@ -73,7 +73,7 @@ def draw(device: torch.device) -> Callable[..., torch.Tensor]:
     generator = torch.Generator().manual_seed(20)
 
     def normal(*shape: int, dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
-        values = torch.randn(*shape, generator=generator, dtype=torch.float64) * scale
+        values = torch.randn(shape, generator=generator, dtype=torch.float64) * scale
         return values.to(dtype).to(device)
 
     return normal

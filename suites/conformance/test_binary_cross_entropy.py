@@ -98,7 +98,7 @@ def test_reductions_and_target_gradient(
 
 @pytest.mark.usefixtures("route")
 def test_non_finite_elements(dtype: torch.dtype, device: torch.device) -> None:
-    """NaN and infinities in logits and targets come out as torch gives them, neighbours untouched."""
+    """NaN and infinities in logits and targets come out as in torch, neighbours untouched."""
     values = [math.nan, math.inf, -math.inf, 0.5]
     targets = [0.0, 0.5, 1.0, math.nan]
     grid = [(x, y) for x in values for y in targets]

@@ -163,7 +163,7 @@ ROWS = [
 @pytest.mark.parametrize("padding", [0, 100], ids=["one_block", "two_blocks"])
 @pytest.mark.usefixtures("small_tiles", "route")
 def test_non_finite_rows(padding: int, dtype: torch.dtype, device: torch.device) -> None:
-    """Loss and gradient are NaN or infinite in exactly the elements where torch's are, row by row."""
+    """Loss and gradient are NaN or infinite in exactly the elements where torch's are."""
     rows: list[list[float]] = []
     targets: list[int] = []
     for row, y in ROWS:

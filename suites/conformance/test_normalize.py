@@ -156,8 +156,8 @@ def test_non_finite_rows(dtype: torch.dtype, device: torch.device) -> None:
 @pytest.mark.usefixtures("small_tiles", "route")
 def test_dimensions_and_layouts(draw: Draw) -> None:
     """Any dimension, negative ones, views and empty tensors give torch's shape and fp64 values."""
-    base = draw(4, 5, 70, dtype=torch.float64)
-    for x in (base, base.transpose(0, 2), base[:, :, ::3], base[:, :1].expand(4, 5, 70)):
+    base = draw(2, 3, 70, dtype=torch.float64)
+    for x in (base, base.transpose(0, 2), base[:, :, ::3], base[:, :1].expand(2, 3, 70)):
         for dim in (0, 1, -1):
             x = x.detach().requires_grad_()
             upstream = draw(*x.shape, dtype=torch.float64)

@@ -1,5 +1,6 @@
-"""What the self-tests share: the command in this process, and one small real run."""
+"""What the self-tests share: the command in this process, and two small real runs."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,6 +54,41 @@ SMALL = (
     *("--path", "naive", "--path", "torch", "--regime", "peak", "--regime", "constant"),
     *("--magnitude", "1e-2:1e4:1"),
 )
+
+# The toy catalog on either side of where its fragile path breaks, in the cheapest format and in the
+# one whose truth is certified.
+TOY = (
+    *("--catalog", "suites.selftest.toy", "--dtype", "fp16", "--dtype", "fp64"),
+    *("--magnitude", "1:1e4:1"),
+)
+
+
+def run_pytest(*arguments: str | Path) -> Done:
+    """`pytest suites/stability` on the toy catalog, in a process of its own."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "suites/stability", "-q", "-p", "no:cacheprovider"),
+            *TOY,
+            *map(str, arguments),
+        ],
+        cwd=ROOT,
+        # What somebody set for the outer pytest is not meant for the inner one.
+        env={key: os.environ[key] for key in os.environ if not key.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy catalog, swept by plain pytest."""
+    out = tmp_path_factory.mktemp("runs") / "toy"
+    done = run_pytest("--out", out)
+    assert done.code == 0, done.out
+    return out
 
 
 @pytest.fixture(scope="session")

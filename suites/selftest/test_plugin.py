@@ -1,53 +1,22 @@
 """The pytest plugin as people use it: `pytest suites/stability` with options, alone or by xdist."""
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from harness import Run, Verdict, load
-from suites.selftest.conftest import ROOT, Done
+from suites.selftest.conftest import run_pytest
 from suites.selftest.toy import LIMIT
-
-
-def run_pytest(*arguments: str | Path) -> Done:
-    """`pytest suites/stability` on the toy catalog, in a process of its own."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "suites/stability", "-q", "-p", "no:cacheprovider"),
-            *("--catalog", "suites.selftest.toy", "--dtype", "fp16", "--dtype", "fp64", "--quick"),
-            *map(str, arguments),
-        ],
-        cwd=ROOT,
-        # What somebody set for the outer pytest is not meant for the inner one.
-        env={key: os.environ[key] for key in os.environ if not key.startswith("PYTEST_")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy catalog, swept by plain pytest."""
-    out = tmp_path_factory.mktemp("plugin") / "whole"
-    done = run_pytest("--out", out)
-    assert done.code == 0, done.out
-    return out
 
 
 def verdicts(run: Run) -> dict[str, Verdict]:
     return {each.id: each.verdict for each in run.records}
 
 
-def test_a_sweep_records_every_path(whole: Path) -> None:
+def test_a_sweep_records_every_path(toy_run: Path) -> None:
     """Each verdict is the one that was built into the path, magnitude by magnitude."""
-    run = load(whole)
+    run = load(toy_run)
     assert run.complete
     for each in run.records:
         if each.path == "raising":
@@ -61,20 +30,20 @@ def test_a_sweep_records_every_path(whole: Path) -> None:
     assert {each.path for each in run.records} == {"raising", "honest", "fragile"}
 
 
-def test_a_path_that_raises_is_an_error_with_its_reason(whole: Path) -> None:
+def test_a_path_that_raises_is_an_error_with_its_reason(toy_run: Path) -> None:
     """Recorded for every magnitude and pass, the reason on one line; the rest ran all the same."""
-    records = load(whole).records
+    records = load(toy_run).records
     raised = [each for each in records if each.path == "raising"]
     honest = [each for each in records if each.path == "honest"]
     assert len(raised) == len([each for each in honest if not each.get("refined")]) > 0
     assert {each["reason"] for each in raised} == {"ValueError: this path always raises"}
 
 
-def test_the_frontier_is_refined_to_the_float(whole: Path) -> None:
+def test_the_frontier_is_refined_to_the_float(toy_run: Path) -> None:
     """The fragile path's last good float and its neighbour are among the recorded magnitudes."""
     forward = [
         each
-        for each in load(whole).records
+        for each in load(toy_run).records
         if (each.path, each.dtype, each["pass"]) == ("fragile", "fp16", "forward")
     ]
     good = max(each["magnitude"] for each in forward if each.verdict is Verdict.OK)
@@ -82,24 +51,18 @@ def test_the_frontier_is_refined_to_the_float(whole: Path) -> None:
     assert (good, bad) == (LIMIT, 100.0625)
 
 
-def test_workers_record_the_same(whole: Path, tmp_path: Path) -> None:
+def test_workers_record_the_same(toy_run: Path, tmp_path: Path) -> None:
     """Under `-n 2` the same ids with the same verdicts, each once, in a complete run."""
     done = run_pytest("-n", "2", "--out", tmp_path / "run")
     assert done.code == 0, done.out
-    alone, divided = load(whole), load(tmp_path / "run")
+    alone, divided = load(toy_run), load(tmp_path / "run")
     assert verdicts(divided) == verdicts(alone)
     assert divided.complete
     lines = (tmp_path / "run" / "records.jsonl").read_text().splitlines()
     assert len(lines) == len(divided.records)
 
-    # Resumed with nothing left to do it stays as it is, complete.
-    again = run_pytest("-n", "2", "--out", tmp_path / "run", "--resume")
-    assert again.code == 0, again.out
-    assert load(tmp_path / "run").complete
-    assert (tmp_path / "run" / "records.jsonl").read_text().splitlines() == lines
 
-
-def test_pytests_own_selection_works(whole: Path, tmp_path: Path) -> None:
+def test_pytests_own_selection_works(toy_run: Path, tmp_path: Path) -> None:
     """`-k` and the options select together; the records are those of the whole run there."""
     done = run_pytest("--path", "[hf]*", "-k", "fragile and signs", "--out", tmp_path / "run")
     assert done.code == 0, done.out
@@ -107,7 +70,7 @@ def test_pytests_own_selection_works(whole: Path, tmp_path: Path) -> None:
     assert run.complete
     expected = {
         id_: verdict
-        for id_, verdict in verdicts(load(whole)).items()
+        for id_, verdict in verdicts(load(toy_run)).items()
         if "/fragile/" in id_ and "/signs@" in id_
     }
     assert verdicts(run) == expected

@@ -1,0 +1,115 @@
+"""What a run was asked to do, as typed and as run.json remembers it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.case import decimal
+from harness.catalog import DEFAULT
+from harness.errors import InputError
+from harness.magnitudes import MagnitudeRange, parse_range
+from harness.plan import Filters, parse_shard
+from harness.store import read_environment
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The options of `stability run` that decide which cases run; None and empty: the default."""
+
+    operation: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+    dtype: tuple[str, ...] = ()
+    regime: tuple[str, ...] = ()
+    pass_: tuple[str, ...] = ()
+    magnitude: str | None = None
+    quick: bool = False
+    seed: int | None = None
+    catalog: str | None = None
+    shard: str | None = None
+
+    def filters(self) -> Filters:
+        """Parsed; raises InputError for a malformed range or shard."""
+        return Filters(
+            self.operation,
+            self.path,
+            self.dtype,
+            self.regime,
+            self.pass_,
+            parse_range(self.magnitude) if self.magnitude is not None else None,
+            self.quick,
+            parse_shard(self.shard) if self.shard is not None else (1, 1),
+        )
+
+    def arguments(self) -> list[str]:
+        """The same as options of the pytest plugin."""
+        several = {
+            "operation": self.operation,
+            "path": self.path,
+            "dtype": self.dtype,
+            "regime": self.regime,
+            "pass": self.pass_,
+        }
+        given = [f"--{name}={value}" for name, values in several.items() for value in values]
+        single = {
+            "magnitude": self.magnitude,
+            "seed": self.seed,
+            "catalog": self.catalog,
+            "shard": self.shard,
+        }
+        given += [f"--{name}={value}" for name, value in single.items() if value is not None]
+        return given + ["--quick"] * self.quick
+
+
+def resumed(request: Request, directory: Path) -> Request:
+    """What the run in a directory was asked to do, which a resumption must not change.
+
+    Raises:
+        InputError: if options were given and differ from the recorded ones, or run.json lacks them.
+    """
+    recorded = _recorded(directory)
+    if request != Request() and _canonical(request) != _canonical(recorded):
+        asked = " ".join(recorded.arguments()) or "no filters"
+        raise InputError(
+            f"{directory} was started with {asked}; resume it with the same options, or with none"
+        )
+    return recorded
+
+
+def _recorded(directory: Path) -> Request:
+    environment = read_environment(directory)
+    asked = environment.get("asked")
+    try:
+        assert isinstance(asked, dict)
+        within = asked["magnitude"]
+        return Request(
+            operation=tuple(map(str, asked["operation"])),
+            path=tuple(map(str, asked["path"])),
+            dtype=tuple(map(str, asked["dtype"])),
+            regime=tuple(map(str, asked["regime"])),
+            pass_=tuple(map(str, asked["pass"])),
+            magnitude=_typed(MagnitudeRange(*within)) if within is not None else None,
+            quick=bool(asked["quick"]),
+            seed=int(environment["seed"]),
+            catalog=str(asked["catalog"]),
+            shard=str(asked["shard"]),
+        )
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{directory / 'run.json'} does not say what was asked for ({error!r}); start a new run"
+        ) from None
+
+
+def _typed(within: MagnitudeRange) -> str:
+    return f"{decimal(within.low)}:{decimal(within.high)}:{within.per_decade}"
+
+
+def _canonical(request: Request) -> Any:
+    """Equal for requests that mean the same."""
+    within = request.filters().magnitude
+    return replace(
+        request,
+        magnitude=_typed(within) if within is not None else None,
+        seed=request.seed or 0,
+        catalog=request.catalog or DEFAULT,
+        shard="/".join(str(part) for part in request.filters().shard),
+    )
