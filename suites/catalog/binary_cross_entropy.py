@@ -132,9 +132,9 @@ BINARY_CROSS_ENTROPY = Operation(
     truth=_truth,
     certified=_certified,
     slack=_slack,
-    # Soft targets: two products and the two quotients in them err by at most 3u relative each, the
-    # difference by another u, so 4u of the sum of the terms.
-    slack_factor=4.0,
+    # Soft targets: in each term 1 - y errs by u, the sigmoid by 4u (exponential 2u, sum u, quotient
+    # u) and the product by u, before the terms are subtracted: 6u of their sum.
+    slack_factor=6.0,
     regimes=REGIMES,
     paths=(
         Path("naive", reference.naive, note="sigmoid, then y log h + (1-y) log(1-h)"),

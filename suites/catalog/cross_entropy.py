@@ -171,9 +171,9 @@ CROSS_ENTROPY = Operation(
     truth=_truth,
     certified=_certified,
     slack=_slack,
-    # Backward only: exp(d_j)/D is a quotient of two sums of exponentials. Each exponential, the sum
-    # and the quotient bring at most 1 ULP = 2u each; what 2 ULP of the result does not cover of
-    # these is 4u relative to the element itself, which is the slack above.
+    # Backward only, where the slack is the element itself. The exponential errs by at most 1 ULP =
+    # 2u, the compensated sum, the quotient, the product and the last rounding by u each: 6u. 2 ULP of
+    # the result cover 2u of these wherever it lies in its binade, and 4u remain.
     slack_factor=4.0,
     regimes=REGIMES,
     paths=(
