@@ -1,7 +1,7 @@
 """Gradients that can be taken once, and say so when a second derivative is asked for.
 
-torch's own `once_differentiable` raises only where the upstream gradient itself requires one; in the
-usual case, a penalty on the gradient of the input, it silently treats that gradient as constant.
+torch's own `once_differentiable` raises only where the upstream gradient itself requires one; in
+the usual case, a penalty on the gradient of the input, it silently treats that gradient as constant.
 """
 
 from __future__ import annotations

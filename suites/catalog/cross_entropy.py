@@ -172,8 +172,8 @@ CROSS_ENTROPY = Operation(
     certified=_certified,
     slack=_slack,
     # Backward only, where the slack is the element itself. The exponential errs by at most 1 ULP =
-    # 2u, the compensated sum, the quotient, the product and the last rounding by u each: 6u. 2 ULP of
-    # the result cover 2u of these wherever it lies in its binade, and 4u remain.
+    # 2u, the compensated sum, the quotient, the product and the last rounding by u each: 6u. 2 ULP
+    # of the result cover 2u of these wherever it lies in its binade, and 4u remain.
     slack_factor=4.0,
     regimes=REGIMES,
     paths=(

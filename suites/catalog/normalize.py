@@ -108,9 +108,9 @@ NORMALIZE = Operation(
     truth=_truth,
     certified=_certified,
     slack=_slack,
-    # (1 - y_i sum_j y_j) / ||x||: each y errs by 3u (root, quotient, half the sum of squares), so the
-    # product by 3u, by 3u more from the sum's terms, by 2u for adding them up and by u itself; the
-    # difference by u and the division by the norm by 2u: 12u of the terms.
+    # (1 - y_i sum_j y_j) / ||x||: each y errs by 3u (root, quotient, half the sum of squares), so
+    # the product by 3u, by 3u more from the sum's terms, by 2u for adding them up and by u itself;
+    # the difference by u and the division by the norm by 2u: 12u of the terms.
     slack_factor=12.0,
     regimes=REGIMES,
     paths=(

@@ -153,7 +153,7 @@ def test_non_finite_rows(dtype: torch.dtype, device: torch.device) -> None:
             torch.testing.assert_close(ours, theirs, equal_nan=True, rtol=1e-2, atol=1e-6)
 
 
-@pytest.mark.usefixtures("small_tiles", "route")
+@pytest.mark.usefixtures("route")
 def test_dimensions_and_layouts(draw: Draw) -> None:
     """Any dimension, negative ones, views and empty tensors give torch's shape and fp64 values."""
     base = draw(2, 3, 70, dtype=torch.float64)
