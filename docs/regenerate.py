@@ -3,8 +3,8 @@
     python docs/regenerate.py          # after a new results/baselines/cpu-interpreter
     python docs/regenerate.py --check  # exit 1 if anything would change
 
-Everything between `<!-- NAME` and `<!-- end NAME -->` comes from the recorded run, so that no number in
-the README is older than the run that is committed beside it.
+Everything between `<!-- NAME` and `<!-- end NAME -->` comes from the recorded run, so that no
+number in the README is older than the run that is committed beside it.
 """
 
 import io
@@ -21,7 +21,7 @@ from rich.text import Text  # noqa: E402
 from harness.case import decimal  # noqa: E402
 from harness.record import judgement_of  # noqa: E402
 from harness.render_text import block_lines  # noqa: E402
-from harness.search import measured_frontier  # noqa: E402
+from harness.search import Frontier, Side, measured_frontier  # noqa: E402
 from harness.store import Run, load  # noqa: E402
 from harness.table import Row, table_rows  # noqa: E402
 
@@ -116,16 +116,16 @@ def _picture(rows: list[Row]) -> str:
 def facts(run: Run) -> list[str]:
     """The sentences of the README, with their numbers from the run."""
 
-    def frontier(operation: str, path: str, dtype: str, regime: str, side: str = "high"):  # noqa: ANN202
+    def frontier(
+        operation: str, path: str, dtype: str, regime: str, side: Side = "high"
+    ) -> Frontier:
         chosen = {
             record["magnitude"]: judgement_of(record)
             for record in run.records
             if (record.operation, record.path, record.dtype) == (operation, path, dtype)
             and (record["regime"], record["pass"]) == (regime, "forward")
         }
-        return measured_frontier(
-            list(chosen), list(chosen.values()), side="high" if side == "high" else "low"
-        )
+        return measured_frontier(list(chosen), list(chosen.values()), side=side)
 
     def last(value: float | None) -> str:
         return decimal(float(f"{value:.7g}")) if value is not None else "never"
@@ -145,17 +145,17 @@ def facts(run: Run) -> list[str]:
     wrong = [r for r in run.records if r.path == "triton" and not r.verdict.is_accurate]
     ours = [r for r in run.records if r.path == "triton"]
     return [
-        "exp, divide, log: NaN once one logit reaches "
+        "exp, divide, log: no longer finite once one logit reaches "
         + ", ".join(f"{last(value)} ({dtype})" for dtype, value in overflow.items())
         + ": exp overflows.",
         "softmax, then log: infinite once the target lies "
         + ", ".join(f"{last(value)} ({dtype})" for dtype, value in log_zero.items())
         + " below the largest logit: the probability underflows, and it is log(0).",
-        f"The clamp at 1e-9 keeps fp32 finite and wrong from {last(clamp.inaccurate_from)} on, where"
-        f" it takes over; in fp16 1e-9 rounds to 0, and it is infinite from"
-        f" {last(clamp16.nonfinite_from)} as if it were not there.",
-        f"x/sqrt(sum x²) in fp32 is silently zero from {last(norm.inaccurate_from)} on, and NaN from"
-        f" {last(low.nonfinite_from)} down.",
+        f"The clamp at 1e-9 keeps fp32 finite, and wrong from {last(clamp.inaccurate_from)} on,"
+        f" where it takes over; in fp16 1e-9 rounds to 0, and the loss is infinite from"
+        f" {last(clamp16.nonfinite_from)} as if the clamp were not there.",
+        f"x/sqrt(sum x²) in fp32 is silently zero from {last(norm.inaccurate_from)} on, and NaN"
+        f" from {last(low.nonfinite_from)} down.",
         f"The Triton paths: {len(wrong)} of {len(ours)} cases are not right.",
     ]
 

@@ -112,7 +112,16 @@ def assert_stable(
                 records = sweep_item(item, seed=seed, device=device, truths=truths, refine=False)
                 broken += [record for record in records if _counts(record)]
     if broken:
-        raise AssertionError(broken_claims_text(broken, seed=seed))
+        raise AssertionError(
+            broken_claims_text(
+                broken,
+                lambda record: (
+                    f"harness.assert_stable({candidate.name}, {operation!r},"
+                    f" dtypes=({record.dtype!r},), magnitudes=({record['magnitude']!r},),"
+                    f" seed={seed})"
+                ),
+            )
+        )
 
 
 def _counts(record: Record) -> bool:

@@ -29,10 +29,10 @@ def load_catalog(name: str | None = None) -> Mapping[str, Operation]:
             sys.path.append(folder)
     try:
         module = importlib.import_module(wanted)
-    except ImportError as error:
+    except Exception as error:  # the module's own code, which may raise anything
         raise InputError(
-            f"cannot import the catalog {wanted!r}: {error}; --catalog takes a module name"
-            " such as suites.catalog"
+            f"cannot import the catalog {wanted!r}: {type(error).__name__}: {error};"
+            " --catalog takes a module name such as suites.catalog"
         ) from error
     operations = getattr(module, "OPERATIONS", None)
     if not isinstance(operations, (tuple, list)) or not all(

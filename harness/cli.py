@@ -312,6 +312,8 @@ def main() -> NoReturn:
     except InputError as error:
         _fail(str(error))
     except _UsageError as error:
+        if not error.format_message():
+            sys.exit(Exit.USAGE)  # no command given: the help was printed, and says it all
         hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
         _fail(error.format_message() + hint)
     except typer.Abort:

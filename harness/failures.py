@@ -1,6 +1,7 @@
 """How a broken claim is told: the case, its numbers, what the verdict means, one command."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 
 from harness.case import decimal
 from harness.record import Record
@@ -10,28 +11,27 @@ _SHOWN = 5  # cases told in full; the rest are counted
 
 def broken_claims_text(
     records: Sequence[Record],
-    *,
-    seed: int,
-    catalog: str | None = None,  # the module's name, where it is not the default one
+    reproduce: Callable[[Record], str],  # what to type to see one case again
 ) -> str:
     """Several sentences for people: what broke, at which input, and how to see it again."""
-    told = [_one(record, seed, catalog) for record in records[:_SHOWN]]
+    told = [_one(record, reproduce(record)) for record in records[:_SHOWN]]
     if len(records) > _SHOWN:
-        told.append(f"... and {len(records) - _SHOWN} more cases of this item")
+        told.append(f"... and {len(records) - _SHOWN} more cases")
     return "\n".join(["claims broken:", *told])
 
 
-def reproduction(record: Record, *, seed: int, catalog: str | None = None) -> str:
-    """The command line that runs just this case."""
-    return (
-        f"stability run --operation {record.operation} --path {record.path}"
-        f" --dtype {record.dtype} --regime {record['regime']} --pass {record['pass']}"
-        f" --magnitude {decimal(record['magnitude'])} --seed {seed}"
-        + (f" --catalog {catalog}" if catalog is not None else "")
-    )
+def reproduction(record: Record, *, seed: object = 0, catalog: object = None) -> str:
+    """The command line that runs just this case; names, which may come from a file, are quoted."""
+    words = ["stability", "run", "--operation", record.operation, "--path", record.path]
+    words += ["--dtype", record.dtype, "--regime", str(record["regime"])]
+    words += ["--pass", str(record["pass"]), "--magnitude", decimal(record["magnitude"])]
+    words += ["--seed", str(seed)]
+    if catalog is not None:
+        words += ["--catalog", str(catalog)]
+    return shlex.join(words)
 
 
-def _one(record: Record, seed: int, catalog: str | None) -> str:
+def _one(record: Record, command: str) -> str:
     verdict = record.verdict
     size = "x".join(str(extent) for extent in record["shape"])
     lines = [
@@ -47,5 +47,5 @@ def _one(record: Record, seed: int, catalog: str | None) -> str:
         lines.append(f"  reason: {record['reason']}")
     broken = record.get("broken") or []
     lines += [f"  broken claim: {claim}" for claim in broken]
-    lines.append(f"  reproduce: {reproduction(record, seed=seed, catalog=catalog)}")
+    lines.append(f"  reproduce: {command}")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from harness.render_common import blocks, bounds, heading, title, wrong_at_one_n
 from harness.search import Frontier
 from harness.store import Run
 from harness.table import COLUMNS, Row, table_rows
+from harness.verdict import Verdict
 
 
 def rows_for(run: Run, form: str, *, by_regime: bool) -> list[Row]:
@@ -56,7 +57,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     """One line a row of the table; an empty field where there is no limit."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(list(_flat(rows[0])) if rows else [])
+    writer.writerow(_flat(_EMPTY))
     for row in rows:
         writer.writerow(["" if value is None else value for value in _flat(row).values()])
     return out.getvalue()
@@ -89,6 +90,10 @@ def to_json(run: Run, rows: Sequence[Row]) -> str:
         },
     }
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+_NOWHERE = Frontier(None, None, None, None, Verdict.OK)
+_EMPTY = Row("", "forward", "", "", "", (), _NOWHERE, _NOWHERE)  # for the names of the columns
 
 
 def _flat(row: Row) -> dict[str, Any]:

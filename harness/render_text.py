@@ -1,12 +1,12 @@
 """The table as text for a terminal: 80 columns, readable without colour, one example a verdict."""
 
-import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
+from harness.catalog import DEFAULT
 from harness.failures import reproduction
 from harness.record import Record
 from harness.render_common import blocks, bounds, heading, printable, title, wrong_at_one_notes
@@ -37,28 +37,24 @@ def print_cases(console: Console, run: Run) -> None:
         console.print(Text(f"{printable(record.id)}: {told}", style=_style(record.verdict)))
         if record.get("reason"):
             console.print(Text("   " + printable(str(record["reason"]))), soft_wrap=True)
-        for line in command_lines(record, seed=run.environment.get("seed", 0)):
+        for line in command_lines(record, run):
             console.print(Text("   " + line), soft_wrap=True, highlight=False)
     console.print(Text(f"{len(wrong)} of {len(run.records)} cases are not right"))
 
 
-def command_lines(record: Record, *, seed: int) -> list[str]:
+def command_lines(record: Record, run: Run) -> list[str]:
     """The command that repeats a case, continued over lines of 80 characters."""
-    # Names come from a file: quoted, they are words of this command and nothing else.
-    words = shlex.split(reproduction(record, seed=seed)) if _plain(record) else []
-    if not words:
-        return [printable(reproduction(record, seed=seed))]
-    folded = textwrap.wrap(
-        shlex.join(words), _WIDTH - 8, break_long_words=False, break_on_hyphens=False
+    asked = run.environment.get("asked")
+    catalog = asked.get("catalog") if isinstance(asked, dict) else None
+    command = reproduction(
+        record,
+        seed=run.environment.get("seed", 0),
+        catalog=None if catalog == DEFAULT else catalog,
     )
+    if "'" in command:
+        return [printable(command)]  # a quoted name: it must not be broken at its spaces
+    folded = textwrap.wrap(command, _WIDTH - 8, break_long_words=False, break_on_hyphens=False)
     return [*(f"{line} \\" for line in folded[:-1]), folded[-1]]
-
-
-def _plain(record: Record) -> bool:
-    return all(
-        str(each).isprintable() and " " not in str(each)
-        for each in (record.operation, record.path, record.dtype, record["regime"])
-    )
 
 
 def _lines(run: Run, rows: Sequence[Row]) -> Iterator[Text]:
@@ -131,7 +127,7 @@ def _legend(run: Run, rows: Sequence[Row]) -> Iterator[Text]:
             continue
         yield from map(Text, _folded("Next: " + verdict.next_step, "   ", "   "))
         if verdict in examples:
-            first, *more = command_lines(examples[verdict], seed=run.environment.get("seed", 0))
+            first, *more = command_lines(examples[verdict], run)
             yield Text(f"   One: {first}")
             yield from (Text(f"        {line}") for line in more)
     if any(not verdict.is_accurate for verdict in seen):

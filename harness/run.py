@@ -40,6 +40,7 @@ def run_suites(
     if resume and out is None:
         raise InputError("--resume needs --out DIR, the run to complete")
     settled = choose_device(device)
+    parallel = _parallel(settled, jobs)
     directory = out or _new_directory(device_name(settled))
     prepare_directory(directory, resume=resume)  # now, rather than in the child
     command = [
@@ -50,7 +51,7 @@ def run_suites(
         *("-p", "harness.plugin", "-p", "no:cacheprovider", f"--rootdir={ROOT}"),
         *("-q", "--no-header", "--harness-progress", f"--out={directory.resolve()}"),
         *(["--resume"] if resume else []),
-        *_parallel(settled, jobs),
+        *parallel,
         f"--device={settled}",
         *request.arguments(),
     ]

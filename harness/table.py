@@ -152,8 +152,9 @@ def cells_of(records: Iterable[Record]) -> tuple[Verdict | None, ...]:
 
 
 def _column(magnitude: float) -> int | None:
-    # 10**-324 underflows to zero: the first column takes everything below the second.
-    starts = [float(f"1e{exponent}") for exponent in COLUMNS]
+    # A power of ten rounded to a format may lie just below itself (0.1 is 0.09998 in fp16): half a
+    # unit of bf16, the coarsest, is granted. 10**-324 is zero: the first column has no lower end.
+    starts = [float(f"1e{exponent}") * (1 - 2.0**-8) for exponent in COLUMNS]
     found = [place for place, start in enumerate(starts) if magnitude >= start]
     return found[-1] if found and magnitude > 0 else None
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from .. import launch
 from ..convert import narrow, widen
 from ..elementary import divide, exp_difference, log1p
-from ..first_order import FirstOrder
+from ..first_order import first_order
 from . import reference
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -149,8 +149,7 @@ class BinaryCrossEntropy(torch.autograd.Function):
         upstream = grad.expand(logits.shape)
         for_logits = for_target = None
         if ctx.needs_input_grad[0]:
-            name = "binary_cross_entropy_with_logits"
-            for_logits = FirstOrder.apply(name, backward_op, upstream, logits, target)
+            for_logits = first_order("binary_cross_entropy", backward_op, upstream, logits, target)
         if ctx.needs_input_grad[1]:
             for_target = (-upstream * logits).to(target.dtype)
         return for_logits, for_target, None

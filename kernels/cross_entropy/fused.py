@@ -34,7 +34,7 @@ from ..elementary import (
     power_of_two,
     sum_terms,
 )
-from ..first_order import FirstOrder
+from ..first_order import first_order
 from . import reference
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -301,16 +301,8 @@ class CrossEntropy(torch.autograd.Function):
         if ctx.reduction == "mean":
             grad = (grad.double() / count).to(grad.dtype)
         upstream = grad.expand(logits.shape[0])
-        gradient = FirstOrder.apply(
-            "cross_entropy",
-            backward_op,
-            upstream,
-            logits,
-            target,
-            maximum,
-            others,
-            ctx.ignore_index,
-        )
+        arguments = (upstream, logits, target, maximum, others, ctx.ignore_index)
+        gradient = first_order("cross_entropy", backward_op, *arguments)
         return gradient, None, None, None, None
 
 

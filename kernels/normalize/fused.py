@@ -33,7 +33,7 @@ from ..elementary import (
     sum_squares,
     times_power_of_two,
 )
-from ..first_order import FirstOrder
+from ..first_order import first_order
 from . import reference
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -272,4 +272,4 @@ class Normalize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, exponent, root = ctx.saved_tensors
         arguments = (grad.contiguous(), x, exponent, root, ctx.eps)
-        return FirstOrder.apply("normalize", backward_op, *arguments), None
+        return first_order("normalize", backward_op, *arguments), None

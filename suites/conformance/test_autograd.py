@@ -5,6 +5,7 @@ transforms.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -96,3 +97,20 @@ def test_operators_are_registered_soundly(name: str, draw: Draw) -> None:
     }[name]
     operator = getattr(torch.ops.kernels, f"{name}_forward")
     torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+def test_compiled_graph(draw: Draw) -> None:
+    """torch.compile traces all three without a graph break, and changes no bit of the gradient."""
+    x = draw(4, 6, dtype=torch.float32).requires_grad_()
+    target = torch.arange(4, device=x.device)
+
+    def total(x: torch.Tensor) -> torch.Tensor:
+        loss = kernels.cross_entropy(x, target) + kernels.normalize(x)[:, 1].sum()
+        return loss + kernels.binary_cross_entropy_with_logits(x, torch.ones_like(x))
+
+    compiled = torch.compile(total, backend="aot_eager", fullgraph=True)
+    (eager,) = torch.autograd.grad(total(x), x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.compile itself uses what torch has deprecated
+        (graph,) = torch.autograd.grad(compiled(x), x)
+    assert torch.equal(eager, graph)

@@ -44,8 +44,8 @@ def _classes(rows: int, columns: int, device: torch.device) -> torch.Tensor:
     return torch.randint(columns, (rows,), generator=torch.Generator().manual_seed(5)).to(device)
 
 
-# One class; a tile's width of 64 and one to either side; two tiles likewise; a long odd row.
-@pytest.mark.parametrize("width", [1, 2, 63, 64, 65, 127, 128, 129, 500])
+# One class; a tile's width of 64 and one to either side; two tiles and one more; an odd rest.
+@pytest.mark.parametrize("width", [1, 2, 63, 64, 65, 128, 129, 300])
 @pytest.mark.usefixtures("small_tiles", "route")
 def test_random_rows(width: int, dtype: torch.dtype, draw: Draw, device: torch.device) -> None:
     """Loss and gradient agree with certified truth from nearly uniform to nearly one-hot rows."""
@@ -71,9 +71,9 @@ def test_a_long_row(dtype: torch.dtype, draw: Draw, device: torch.device) -> Non
 @pytest.mark.usefixtures("small_tiles", "route")
 def test_masks(masked: range, dtype: torch.dtype, draw: Draw, device: torch.device) -> None:
     """-inf entries count as probability 0 wherever they lie, a whole tile of them included."""
-    logits = draw(5, 200, dtype=dtype, scale=4.0)
+    logits = draw(4, 200, dtype=dtype, scale=4.0)
     logits[:, list(masked)] = -math.inf
-    target = torch.full((5,), 199, device=device)
+    target = torch.full((4,), 199, device=device)
     _check(logits, target)
     _, gradient = _loss_and_gradient(logits, target)
     assert not gradient[:, list(masked)].any()

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import harness
-from harness import Verdict, load
+from harness import load
 from suites.selftest.conftest import ROOT, SMALL, TOY, Stability
 
 
@@ -244,28 +244,3 @@ def test_an_empty_shard_is_a_complete_run(tmp_path: Path, stability: Stability) 
     assert done.code == 0
     assert load(tmp_path / "run").records == ()
     assert load(tmp_path / "run").complete
-
-
-def test_a_run_that_is_killed_leaves_what_it_recorded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stability: Stability
-) -> None:
-    """SIGKILL in the middle: exit code 3, earlier records readable, how to go on is said."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "killer.py").write_text(
-        "import os, signal\n"
-        "from suites.selftest.toy import HONEST, TOY\n"
-        "from harness import Path\n"
-        "def killing(input):\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "OPERATIONS = (TOY.with_paths(HONEST, Path('killing', killing)),)\n"
-    )
-    asked = ("--catalog", "killer", "--dtype", "fp16", "--regime", "signs", "--jobs", "1")
-    done = stability("run", *asked, "--out", tmp_path / "run")
-    assert done.code == 3
-    assert "signal 9" in done.err
-    assert "--resume" in done.err
-    run = load(tmp_path / "run")
-    assert {each.path for each in run.records} == {"honest"}
-    assert all(each.verdict is Verdict.OK for each in run.records)
-    assert not run.complete

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.failures import broken_claims_text
+from harness.failures import broken_claims_text, reproduction
 from harness.plan import Item
 from harness.record import Record
 from harness.recorder import Session
@@ -33,6 +33,7 @@ def test_stability(
     )
     record_cases(records)
     broken = [record for record in records if record.get("broken")]
+    session = harness_session
     assert not broken, broken_claims_text(
-        broken, seed=harness_session.seed, catalog=harness_session.catalog
+        broken, lambda record: reproduction(record, seed=session.seed, catalog=session.catalog)
     )
