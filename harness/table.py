@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from harness.case import PASSES, Pass
 from harness.formats import FORMATS
@@ -145,18 +146,26 @@ def cells_of(records: Iterable[Record]) -> tuple[Verdict | None, ...]:
     """The worst verdict in each column; a magnitude of zero belongs to none."""
     cells: list[Verdict | None] = [None] * len(COLUMNS)
     for record in records:
-        place = _column(record["magnitude"])
+        place = _column(record["magnitude"], record.dtype)
         if place is not None:
             cells[place] = _worse(cells[place], record.verdict)
     return tuple(cells)
 
 
-def _column(magnitude: float) -> int | None:
-    # A power of ten rounded to a format may lie just below itself (0.1 is 0.09998 in fp16): half a
-    # unit of bf16, the coarsest, is granted. 10**-324 is zero: the first column has no lower end.
-    starts = [float(f"1e{exponent}") * (1 - 2.0**-8) for exponent in COLUMNS]
-    found = [place for place, start in enumerate(starts) if magnitude >= start]
+def _column(magnitude: float, dtype: str) -> int | None:
+    found = [place for place, start in _starts(dtype) if magnitude >= start]
     return found[-1] if found and magnitude > 0 else None
+
+
+@cache
+def _starts(dtype: str) -> list[tuple[int, float]]:
+    """Where each column begins in a format: at its power of ten as that format rounds it.
+
+    0.1 is 0.09998 in fp16, and has its place in the column of 0.1 all the same.
+    """
+    fmt = FORMATS.get(dtype, FORMATS["fp64"])
+    powers = enumerate(float(f"1e{exponent}") for exponent in COLUMNS)
+    return [(place, fmt.round(power)) for place, power in powers if power <= fmt.largest]
 
 
 def _worse(first: Verdict | None, second: Verdict) -> Verdict:

@@ -1,1 +1,1 @@
-"""Top floor: what is measured. The catalog introduces kernels to the harness; pytest sweeps them."""
+"""Top floor: what is measured. The catalog introduces kernels to the harness, pytest sweeps."""

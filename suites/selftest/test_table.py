@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +12,7 @@ import pytest
 
 from harness import Verdict, load
 from harness.case import Case
+from harness.formats import FORMATS
 from harness.record import Record
 from harness.table import COLUMNS, Row, cells_of, table_rows
 from suites.selftest.conftest import Stability
@@ -64,6 +66,14 @@ def test_a_case_falls_in_its_column(magnitude: float, exponent: int) -> None:
     """One case marks one cell of the strip."""
     cells = cells_of([record(magnitude, NAN)])
     assert [place for place, cell in enumerate(cells) if cell] == [column(exponent)]
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32", "fp64"])
+def test_a_rounded_power_of_ten_keeps_its_column(dtype: str) -> None:
+    """0.1 rounds to 0.09998 in fp16 and to 0.1001 in bf16: both stand in the column of 0.1."""
+    rounded = replace(record(FORMATS[dtype].round(0.1), NAN), dtype=dtype)
+    cells = cells_of([rounded])
+    assert [place for place, cell in enumerate(cells) if cell] == [column(-1)]
 
 
 def test_a_cell_shows_the_worst_and_nobodys_fault_hides_nothing() -> None:
