@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from harness.errors import InputError
 from harness.formats import Format
 
-# Decades at which the default grid has points. Dense where training lives, then at the limits of
-# the formats and a few places between: fp64 alone spans 632 decades, and what a coarse grid skips
-# the bisection of the frontier finds, to the float.
-_DENSE = range(-9, 10)
-_SPARSE = (10, 12, 15, 19, 20, 25, 30, 35, 38, 40, 45, 60, 80, 100, 150, 154, 200, 250, 300, 308)
+# Decades at which the default grid has points: each one as far as 20, where squares overflow fp32,
+# every fifth to the ends of fp32, every twentieth to those of fp64, which alone spans 632 decades.
+# Where a path breaks in between, the bisection of the frontier finds it, to the float.
+_DENSE = range(-20, 21)
+_SPARSE = (25, 30, 35, 38, 40, 45, *range(60, 301, 20), 308)
 QUICK_STRIDE = 3  # --quick keeps every third point of the grid, and both ends and 1
 
 
