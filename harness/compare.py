@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from harness.errors import InputError
 from harness.record import Record
+from harness.render_common import printable
 from harness.store import Run
 from harness.verdict import Verdict
 
@@ -128,7 +129,7 @@ def to_text(comparison: Comparison, *, markdown: bool) -> str:
     def section(title: str, entries: list[str]) -> None:
         if entries:
             lines.extend(["", f"{title}:", *([""] if markdown else [])])
-            lines.extend(bullet + entry for entry in entries)
+            lines.extend(bullet + printable(entry) for entry in entries)
 
     section(
         "environment",
