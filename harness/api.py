@@ -9,6 +9,7 @@ from harness.case import PASSES, Pass
 from harness.catalog import operation_named
 from harness.environment import choose_device
 from harness.errors import InputError, unknown
+from harness.execute import NO_GRADIENT
 from harness.failures import broken_claims_text
 from harness.formats import FORMATS, format_named, format_of
 from harness.magnitudes import grid, parse_range
@@ -17,7 +18,6 @@ from harness.plan import Item
 from harness.record import Record
 from harness.search import SIDES, Frontier, Side, search_frontier
 from harness.sweep import Evaluator, TruthCache, bisection_width, sweep_item
-from harness.verdict import Verdict
 
 
 def frontier(
@@ -71,8 +71,8 @@ def assert_stable(
     fn: Callable[..., Tensor],
     operation: str,
     *,
-    dtypes: Sequence[str | torch.dtype] = tuple(FORMATS),
-    magnitudes: Sequence[float] | str | None = None,  # numbers or "A:B:N"; default: the whole range
+    dtypes: Sequence[str | torch.dtype] | str | torch.dtype = tuple(FORMATS),
+    magnitudes: Sequence[float] | float | str | None = None,  # "A:B:N" too; default: everything
     seed: int = 0,
     catalog: str | None = None,
 ) -> None:
@@ -89,15 +89,22 @@ def assert_stable(
             names the cases.
         InputError: for an unknown operation or dtype, or a magnitude that is not positive.
     """
+    __tracebackhide__ = True  # pytest then shows the caller's line, not this file
     device = choose_device(None)
     chosen = operation_named(operation, catalog)
+    if isinstance(dtypes, (str, torch.dtype)):
+        dtypes = (dtypes,)
+    if isinstance(magnitudes, (int, float)):
+        magnitudes = (magnitudes,)
     asked = parse_range(magnitudes) if isinstance(magnitudes, str) else None
-    given = None if magnitudes is None or asked is not None else [float(m) for m in magnitudes]
-    if given is not None and not (given and all(0 <= each < float("inf") for each in given)):
+    given = None if magnitudes is None or isinstance(magnitudes, str) else list(magnitudes)
+    if given is not None and not (given and all(_is_magnitude(each) for each in given)):
         raise InputError(f"magnitudes must be finite and not negative, not {given}")
-    candidate = Path(getattr(fn, "__name__", "fn"), fn, claims=ALL_CLAIMS)
+    name = getattr(fn, "__name__", "fn")
+    candidate = Path(name if name.isidentifier() else "fn", fn, claims=ALL_CLAIMS)
     truths = TruthCache()
     broken = []
+    measured = 0
     for dtype in dtypes:
         fmt = format_named(dtype) if isinstance(dtype, str) else format_of(dtype)
         for regime in chosen.regimes:
@@ -110,7 +117,13 @@ def assert_stable(
             if points:
                 item = Item(chosen, candidate, fmt, regime, tuple(points), PASSES)
                 records = sweep_item(item, seed=seed, device=device, truths=truths, refine=False)
+                measured += len(records)
                 broken += [record for record in records if _counts(record)]
+    if not measured:
+        raise InputError(
+            f"nothing was measured: no dtype given, or none of {list(dtypes)} holds a magnitude of"
+            f" {magnitudes}"
+        )
     if broken:
         raise AssertionError(
             broken_claims_text(
@@ -125,5 +138,9 @@ def assert_stable(
 
 
 def _counts(record: Record) -> bool:
-    forward_alone = record["pass"] == "backward" and record.verdict is Verdict.UNSUPPORTED
+    forward_alone = record["pass"] == "backward" and record.get("reason") == NO_GRADIENT
     return bool(record.get("broken")) and not forward_alone
+
+
+def _is_magnitude(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value < float("inf")

@@ -180,6 +180,8 @@ def table(
     ] = False,
 ) -> None:
     """Print a run as a table."""
+    if cases and form is not TableFormat.text:
+        raise InputError("--cases is text alone; for programs there is the run's records.jsonl")
     if not cases:
         _print_table(run_directory, form, by_regime=by_regime)
         return
@@ -236,11 +238,11 @@ def frontier(
         return
     from harness.case import decimal
 
-    end = "the dtype's largest float" if side == "high" else "the dtype's smallest subnormal"
+    end = "largest float" if side == "high" else "smallest subnormal"
     print(f"{operation} {path} {dtype}, regime {regime}, {pass_}, {side} side, seed {seed}")
     for name, value in fields.items():
-        absent = f"- (holds to {end})" if name.endswith("from") else "- (fails at magnitude 1)"
-        print(f"  {name:<16} {decimal(value) if value is not None else absent}")
+        absent = f"no failure up to the {end}" if name.endswith("from") else "fails at magnitude 1"
+        print(f"  {name:<16} {decimal(value) if value is not None else f'- ({absent})'}")
     print(f"  {'verdict':<16} {found.verdict.word}: {found.verdict.meaning}")
 
 
@@ -257,13 +259,17 @@ def compare(
     from harness import compare as comparing
     from harness.store import load
 
-    comparison = comparing.compare_runs(load(base), load(new), any_device=any_device)
+    newer = load(new)
+    comparison = comparing.compare_runs(load(base), newer, any_device=any_device)
     if form is CompareFormat.json:
         print(json.dumps(comparing.to_plain(comparison), indent=1, allow_nan=False))
     else:
         print(comparing.to_text(comparison, markdown=form is CompareFormat.markdown), end="")
     if comparison.regressions:
         raise typer.Exit(Exit.BROKEN)
+    if not newer.complete:
+        print(f"stability: {new} is not complete; no regression so far", file=sys.stderr)
+        raise typer.Exit(Exit.INCOMPLETE)
 
 
 def _plan(request: "Request", device: str | None) -> list["Item"]:

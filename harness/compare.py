@@ -51,6 +51,10 @@ def compare_runs(base: Run, new: Run, *, any_device: bool = False) -> Comparison
             )
     before = {record.id: record for record in base.records}
     after = {record.id: record for record in new.records}
+    if before.keys().isdisjoint(after):
+        raise InputError(
+            f"{base.directory} and {new.directory} have no case in common; nothing can be compared"
+        )
     worse: list[Change] = []
     better: list[Change] = []
     other: list[Change] = []
@@ -111,7 +115,7 @@ def _facts(run: Run) -> dict[str, str]:
     for section in ("versions", "switches"):
         values = environment.get(section)
         if isinstance(values, dict):
-            facts |= {str(key): str(value) for key, value in values.items()}
+            facts |= {str(key): str(value) for key, value in values.items() if value != ""}
     return facts
 
 
@@ -148,9 +152,18 @@ def to_text(comparison: Comparison, *, markdown: bool) -> str:
                 for each in changes
             ],
         )
-    section("missing", [f"{mark}{each}{mark}" for each in comparison.missing])
-    section("new", [f"{mark}{each}{mark}" for each in comparison.new])
+    section("missing", _grouped(comparison.missing))
+    section("new", _grouped(comparison.new))
     return "\n".join(lines) + "\n"
+
+
+def _grouped(ids: tuple[str, ...]) -> list[str]:
+    """So many cases of an operation, path and dtype; `--format json` has each id."""
+    groups: dict[str, int] = {}
+    for each in ids:
+        where = "/".join(each.split("/")[:3])
+        groups[where] = groups.get(where, 0) + 1
+    return [f"{where}: {count} grid cases" for where, count in groups.items()]
 
 
 def to_plain(comparison: Comparison) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Station three: run a path on a batch, forward and backward, and see what it did to its memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from harness.case import Pass
 from harness.inputs import Batch
 from harness.operation import Path
 from harness.verdict import Verdict
+
+NO_GRADIENT = "its output does not require a gradient"  # the reason of a forward-only path
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +37,26 @@ def execute(
     path: Path,
     batch: Batch,
     *,
+    shape: tuple[int, ...],  # of the forward result
     passes: tuple[Pass, ...],
     device: str,
     twice: bool,  # run again, from different garbage, and compare bit by bit
 ) -> dict[Pass, Output]:
     """Run a path; an exception becomes the verdict of the pass it came from, never a traceback."""
-    first = _once(path, batch, passes, device, which=0)
+    first = _once(path, batch, shape, passes, device, which=0)
     if not twice:
         return first
-    second = _once(path, batch, passes, device, which=1)
+    second = _once(path, batch, shape, passes, device, which=1)
     return {each: _compared(first[each], second[each]) for each in passes}
 
 
 def _once(
-    path: Path, batch: Batch, passes: tuple[Pass, ...], device: str, which: int
+    path: Path,
+    batch: Batch,
+    shape: tuple[int, ...],
+    passes: tuple[Pass, ...],
+    device: str,
+    which: int,
 ) -> dict[Pass, Output]:
     roles = batch.on(device)
     leaf_name = next(iter(roles))
@@ -56,37 +65,26 @@ def _once(
     # through autograd, is seen below, and the gradient still arrives at the leaf.
     given = roles | {leaf_name: leaf.clone()}
     outputs: dict[Pass, Output] = {}
+    value: Any = None
     # The interpreter computes in NumPy, which warns where a GPU is silent: overflow to infinity is
     # what the sweep is looking for, and is judged, not warned of.
     with poison.poisoned(which), np.errstate(all="ignore"):
         try:
             value = path.function(*given.values())
-            problem = _wrong_shape(value, leaf)
-            outputs["forward"] = (
-                Output(None, Verdict.ERROR, problem) if problem else _collected(value, which)
-            )
-            if "backward" in passes and not problem:
-                outputs["backward"] = _backward(value, leaf, which)
+            forward = _wrong_result(value, shape) or _collected(value, which)
         except Exception as error:  # noqa: BLE001 - whatever a path raises is its verdict
-            outputs["forward"] = _raised(error)
-    outputs.setdefault("backward", outputs["forward"])
-    mutated = _mutated_rows(batch, given)
-    return {
-        each: Output(
-            outputs[each].value,
-            outputs[each].fault,
-            outputs[each].reason,
-            outputs[each].unwritten,
-            None,
-            mutated,
-        )
-        for each in passes
-    }
+            forward = _raised(error)
+        # Each pass answers for what it changed itself.
+        outputs["forward"] = replace(forward, mutated=_mutated_rows(batch, given))
+        if "backward" in passes:
+            backward = _backward(value, leaf, which) if forward.fault is None else forward
+            outputs["backward"] = replace(backward, mutated=_mutated_rows(batch, given))
+    return {each: outputs[each] for each in passes}
 
 
 def _backward(value: Tensor, leaf: Tensor, which: int) -> Output:
     if not value.requires_grad:
-        return Output(None, Verdict.UNSUPPORTED, "its output does not require a gradient")
+        return Output(None, Verdict.UNSUPPORTED, NO_GRADIENT)
     try:
         value.backward(torch.ones_like(value))
         if leaf.grad is None:
@@ -96,17 +94,16 @@ def _backward(value: Tensor, leaf: Tensor, which: int) -> Output:
         return _raised(error)
 
 
-def _wrong_shape(value: object, leaf: Tensor) -> str:
+def _wrong_result(value: object, shape: tuple[int, ...]) -> Output | None:
     if not isinstance(value, Tensor):
-        return f"returned {type(value).__name__}, not a tensor"
-    if tuple(value.shape) not in (tuple(leaf.shape), tuple(leaf.shape[:1])):
-        return (
-            f"returned shape {tuple(value.shape)} for an input of shape {tuple(leaf.shape)};"
-            " expected one result a row or an element"
-        )
-    if value.dtype not in poison.PATTERNS:
-        return f"returned dtype {value.dtype}, which is none of fp16, bf16, fp32 and fp64"
-    return ""
+        told = f"returned {type(value).__name__}, not a tensor"
+    elif tuple(value.shape) != shape:
+        told = f"returned shape {tuple(value.shape)}, expected {shape}: one result a row or element"
+    elif value.dtype not in poison.PATTERNS:
+        told = f"returned dtype {value.dtype}, which is none of fp16, bf16, fp32 and fp64"
+    else:
+        return None
+    return Output(None, Verdict.ERROR, told)
 
 
 def _collected(value: Tensor, which: int) -> Output:

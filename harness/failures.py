@@ -34,9 +34,10 @@ def reproduction(record: Record, *, seed: object = 0, catalog: object = None) ->
 def _one(record: Record, command: str) -> str:
     verdict = record.verdict
     size = "x".join(str(extent) for extent in record["shape"])
+    wrong, elements = record.get("bad", 0), record.get("elements", 0)
+    share = f" in {wrong} of {elements} elements" if wrong else ""
     lines = [
-        f"{record.id}: {verdict.word} in {record.get('bad', 0)} of {record.get('elements', 0)}"
-        f" elements of input shape {size}",
+        f"{record.id}: {verdict.word}{share}, input shape {size}",
         f"  {verdict.meaning} {verdict.next_step}",
     ]
     if record.get("max_ulp"):

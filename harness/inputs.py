@@ -54,16 +54,17 @@ def build_batch(
     *,
     seed: int,
 ) -> Batch:
-    """Draw the regime once and lay it out at each magnitude: rows M * operation.shape[0]."""
+    """Draw the regime once and lay it out at each magnitude: rows M * rows of one."""
+    shape = operation.shape_in(regime)
     draws = Draws(
         generator=lambda role: generator_for(
             seed=seed,
             operation=operation.name,
             regime=regime.name,
-            shape=operation.shape,
+            shape=shape,
             role=role,
         ),
-        shape=operation.shape,
+        shape=shape,
     )
     drawn = regime.draw(draws)
     roles: Roles = {}
@@ -75,17 +76,17 @@ def build_batch(
             if fixed.is_floating_point():
                 fixed = fixed.to(fmt.dtype)
             roles[role] = fixed.repeat(len(magnitudes), *[1] * (fixed.dim() - 1))
-    return Batch(roles, rows=operation.shape[0])
+    return Batch(roles, rows=shape[0])
 
 
 def _scale(base: np.ndarray, magnitudes: list[float], fmt: Format) -> Tensor:
-    """base * magnitude, clipped to finite values and rounded; an infinity in base stays one."""
+    """base * magnitude, clipped to finite values and rounded; what is not finite in base stays."""
     axis = np.asarray(magnitudes, dtype=np.float64).reshape(-1, *[1] * base.ndim)
     # fp64 magnitudes near the top overflow here before the clip, and a mask's -inf times zero is
     # replaced just below: both are meant.
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = np.clip(base * axis, -fmt.largest, fmt.largest)
-    scaled = np.where(np.isinf(base), base, scaled)
+    scaled = np.where(np.isfinite(base), scaled, base)
     stacked = torch.from_numpy(scaled.reshape(-1, *base.shape[1:]))
     rounded = stacked.to(fmt.dtype)
     # Rounding can carry a clipped value past the end for no format (largest is a member), but a

@@ -55,6 +55,8 @@ def judge(
         expected,
         returned,
         pass_,
+        # A result narrower than its inputs is judged as they are: fewer bits are no excuse.
+        unit=returned if returned.precision >= fmt.precision else fmt,
         max_ulp=operation.max_ulp,
         allowance=allowance_of(operation, fmt, expected),
     )
@@ -88,10 +90,11 @@ def judge_elements(
     returned: Format,
     pass_: Pass,
     *,
+    unit: Format,  # in whose units in the last place errors are counted
     max_ulp: float,
     allowance: Tensor,  # float64, absolute, beside max_ulp
 ) -> tuple[Tensor, Tensor]:  # precedence of each element's verdict; its error in ULP
-    """Compare where things are non-finite first and exactly; then in ULP of the returned dtype.
+    """Compare where things are non-finite first and exactly; then in ULP.
 
     The error is 0 where it means nothing: at non-finite values and unrepresentable truths.
     """
@@ -107,7 +110,7 @@ def judge_elements(
     error = ((value - truth) - expected.low).abs()
     comparable = torch.isfinite(value) & truth_finite & ~overflow
     error = torch.where(comparable, error, 0.0)
-    ulp = returned.ulp(torch.nan_to_num(truth, nan=0.0))
+    ulp = unit.ulp(torch.nan_to_num(truth, nan=0.0))
     # Zero is a faithful rounding below the smallest subnormal, and harmless under the allowance.
     zeroed = (value == 0) & (truth.abs() >= returned.smallest) & (error > allowance)
 

@@ -110,6 +110,7 @@ class Regime:
     magnitudes: Callable[[Format], tuple[float, float]] = field(
         default=lambda fmt: (fmt.smallest, fmt.largest)
     )
+    shape: tuple[int, int] | None = None  # where the operation's own shape would hide the point
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,10 @@ class Operation:
             if each.name == name:
                 return each
         raise unknown(f"regime of {self.name}", name, [each.name for each in self.regimes])
+
+    def shape_in(self, regime: Regime) -> tuple[int, int]:
+        """(rows, columns) of the first role at each magnitude."""
+        return regime.shape or self.shape
 
     def with_paths(self, *paths: Path) -> "Operation":
         """The same operation with these paths instead: how one's own kernel gets swept."""

@@ -33,7 +33,8 @@ class Item:
     def case(self, magnitude: float, pass_: Pass) -> Case:
         """The case of one magnitude and pass."""
         operation, path, dtype, regime = self.key
-        return Case(operation, path, dtype, regime, magnitude, self.operation.shape, pass_)
+        shape = self.operation.shape_in(self.regime)
+        return Case(operation, path, dtype, regime, magnitude, shape, pass_)
 
     def cases(self) -> list[Case]:
         """The cases of the grid; refining a frontier adds those that it visits."""

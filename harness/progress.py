@@ -6,6 +6,7 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -25,11 +26,12 @@ class SweepProgress:
         self._task: TaskID | None = None
         if console.is_terminal:
             self._bar = Progress(
-                BarColumn(bar_width=24),
+                # 76 characters at most, so that nothing is cut or jumps on a terminal of 80.
+                BarColumn(bar_width=14),
                 TextColumn("{task.completed}/{task.total} items"),
                 TextColumn("{task.fields[cases]} cases, {task.fields[rate]}/s"),
                 TimeRemainingColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", table_column=Column(width=16, no_wrap=True)),
                 console=console,
                 transient=True,
             )
@@ -42,7 +44,11 @@ class SweepProgress:
         self._cases += cases
         if self._bar is not None and self._task is not None:
             self._bar.update(
-                self._task, advance=1, description=item, cases=self._cases, rate=self._rate()
+                self._task,
+                advance=1,
+                description="/".join(item.split("/")[1:3]),
+                cases=self._cases,
+                rate=self._rate(),
             )
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()

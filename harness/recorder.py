@@ -92,8 +92,15 @@ class Recorder:
         self._recorded = 0
         self._failure = ""
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._pytest_session = session
+        chatter = self._config.pluginmanager.getplugin("terminaldistreporter")
+        if self._mine.show_progress and chatter is not None:
+            # pytest-xdist's own progress would be written over the bar.
+            self._config.pluginmanager.unregister(chatter)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
         if self._mine.problem:
             raise pytest.UsageError(self._mine.problem)
         wanted = [i for i in session.items if "stability_item" in getattr(i, "fixturenames", ())]
@@ -142,7 +149,7 @@ class Recorder:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         plain = getattr(report, "harness_records", None)
-        if plain is None:
+        if not plain:  # no sweep's report, or one that failed before it had a record
             return
         if self._writer is None and not self._failure:
             self._open()

@@ -32,9 +32,10 @@ def print_cases(console: Console, run: Run) -> None:
     """Every case that is not right: id, verdict, error, reason, and the command that repeats it."""
     wrong = [record for record in run.records if not record.verdict.is_accurate]
     for record in wrong:
-        error = record.get("max_ulp")
+        error = record.get("max_ulp") if record.verdict.is_finite_enough else None
         told = f"{record.verdict.word}" + (f", {error:.3g} ulp" if error else "")
-        console.print(Text(f"{printable(record.id)}: {told}", style=_style(record.verdict)))
+        head = Text(f"{printable(record.id)}: {told}", style=_style(record.verdict))
+        console.print(head, soft_wrap=True, highlight=False)
         if record.get("reason"):
             console.print(Text("   " + printable(str(record["reason"]))), soft_wrap=True)
         for line in command_lines(record, run):
@@ -112,7 +113,12 @@ def _legend(run: Run, rows: Sequence[Row]) -> Iterator[Text]:
         for verdict, count in row.counts.items():
             seen[verdict] = seen.get(verdict, 0) + count
     examples = {record.verdict: record for record in reversed(run.records)}
-    yield Text("A cell shows the worst verdict in its decades; min, max: holds to that end.")
+    yield Text("A cell shows the worst verdict in its decades, blank where nothing was measured;")
+    yield Text("min, max: no failure up to that end; none: wrong at 1, or 1 was not measured.")
+    if any(row.wrong_at_one for row in rows):
+        yield Text("Regimes in a note below a block count in no row of it that the note names.")
+    if any(row.regime == "all" for row in rows):
+        yield Text("A row folds its regimes: the tightest counts. Each by itself: --by-regime.")
     asked = run.environment.get("asked")
     if isinstance(asked, dict) and asked.get("quick"):
         yield Text(
@@ -121,7 +127,9 @@ def _legend(run: Run, rows: Sequence[Row]) -> Iterator[Text]:
     else:
         yield Text("Numbers are the last float that holds, going outwards from 1.")
     for verdict in sorted(seen, key=lambda each: each.precedence):
-        yield Text(f"{verdict.glyph}  {verdict.word} ({seen[verdict]} cases)", _style(verdict))
+        plural = "" if seen[verdict] == 1 else "s"
+        head = f"{verdict.glyph}  {verdict.word} ({seen[verdict]} case{plural})"
+        yield Text(head, _style(verdict))
         yield from map(Text, _folded(verdict.meaning, "   ", "   "))
         if verdict is Verdict.OK:
             continue
@@ -131,7 +139,8 @@ def _legend(run: Run, rows: Sequence[Row]) -> Iterator[Text]:
             yield Text(f"   One: {first}")
             yield from (Text(f"        {line}") for line in more)
     if any(not verdict.is_accurate for verdict in seen):
-        yield Text(f"Each of them, with its command: stability table {run.directory} --cases")
+        yield Text("Each of them, with its command:")
+        yield Text(f"   stability table {run.directory} --cases")
 
 
 def _folded(sentence: str, first: str, later: str) -> list[str]:

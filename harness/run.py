@@ -7,6 +7,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from harness.environment import choose_device, device_name
 from harness.errors import InputError, unknown
 from harness.recorder import ARGV
@@ -65,14 +67,20 @@ def run_suites(
         environment["TRITON_INTERPRET"] = "1"
         # The tensors are small and the processes as many as the cores: threads would only collide.
         environment.setdefault("OMP_NUM_THREADS", "1")
-    done = subprocess.run(command, env=environment, check=False)
-    if done.returncode < 0:
+    child = subprocess.Popen(command, env=environment)
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:  # the child got it too, and closes its files
+        code = child.wait()
+        code = code if code < 0 else int(pytest.ExitCode.INTERRUPTED)
+    if code < 0 or code == pytest.ExitCode.INTERRUPTED:
+        why = f"ended by signal {-code}" if code < 0 else "interrupted"
         print(
-            f"stability: the run was ended by signal {-done.returncode}; what it recorded is kept,"
-            f" go on with --resume --out {directory}",
+            f"stability: the run was {why}; what it recorded is kept, go on with"
+            f" stability run --resume --out {directory}",
             file=sys.stderr,
         )
-    return done.returncode, directory
+    return code, directory
 
 
 def _parallel(device: str, jobs: int | None) -> list[str]:

@@ -19,9 +19,10 @@ class Frontier:
     """Adjacent floats of the dtype, going outwards from magnitude 1.
 
     `finite_until` is the last magnitude at which the path is finite and `nonfinite_from` its
-    neighbour, where it is not (None where it stays finite to the end); likewise for accuracy.
-    Magnitudes whose truth is not representable are stepped over, so between such two neighbours
-    they may lie. `verdict` is the one at `nonfinite_from`, else at `inaccurate_from`, else ok.
+    neighbour, where it is not (None where it stays finite to the end: then `finite_until` is the
+    last float whose truth is representable); likewise for accuracy. The search starts from a grid:
+    see `find_boundary` for what that means. `verdict` is the one at `nonfinite_from`, else at
+    `inaccurate_from`, else ok.
     """
 
     finite_until: float | None
@@ -71,11 +72,26 @@ def find_boundary(
     side: Side,
     width: int,
 ) -> Boundary:
-    """The first neighbours, outwards, of which one passes and the next does not."""
+    """Neighbours of which one passes and the next, outwards, does not.
+
+    The bracket is the first failing point and the last passing one before it; within it the search
+    bisects. Finiteness is usually monotone there, accuracy is not: a float nearer to 1 may fail by
+    an unlucky rounding, and no search short of trying them all would know. Without a failure,
+    `until` is the last float whose truth the dtype can hold.
+    """
     path = outward(points, side)
-    good, bad = bracket(path, evaluate(path), passes)
-    if bad is None or good is None:
+    judgements = evaluate(path)
+    good, bad = bracket(path, judgements, passes)
+    if good is None:
         return Boundary(good, bad)
+    if bad is None:
+        unfit = [p for p, j in zip(path, judgements, strict=True) if not j.representable]
+        outer = [each for each in unfit if (each > good) == (side == "high")]
+        if not outer:
+            return Boundary(good, None)
+        good, bad = _last_representable(evaluate, fmt, good, outer[0], passes, width)
+        if bad is None:
+            return Boundary(good, None)
     inside, outside = fmt.ordinal(good), fmt.ordinal(bad)
     blank: list[int] = []  # met between the two, outwards: their truths are not representable
     while abs(outside - inside) > 1:
@@ -99,6 +115,29 @@ def find_boundary(
         blank = [each for each in blank if nearest < each < furthest]
         blank.sort(reverse=outside < inside)
     return Boundary(fmt.from_ordinal(inside), fmt.from_ordinal(outside))
+
+
+def _last_representable(
+    evaluate: Evaluate,
+    fmt: Format,
+    good: float,
+    blank: float,  # further out: its truth does not fit the dtype
+    passes: Callable[[Judgement], bool],
+    width: int,
+) -> tuple[float, float | None]:
+    """The last passing float before truths stop fitting, and a failing one, if any comes first."""
+    inside, outside = fmt.ordinal(good), fmt.ordinal(blank)
+    while abs(outside - inside) > 1:
+        between = _spread(inside, outside, width)
+        judged = evaluate([fmt.from_ordinal(each) for each in between])
+        for ordinal, judgement in zip(between, judged, strict=True):
+            if not judgement.representable:
+                outside = ordinal
+                break
+            if not passes(judgement):
+                return fmt.from_ordinal(inside), fmt.from_ordinal(ordinal)
+            inside = ordinal
+    return fmt.from_ordinal(inside), None
 
 
 def bracket(

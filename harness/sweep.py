@@ -14,6 +14,7 @@ from harness.plan import Item
 from harness.record import Record, stability_record
 from harness.search import SIDES, search_frontier
 from harness.truth import expected_of
+from harness.verdict import Verdict
 
 # fp64 truth costs milliseconds a magnitude, so there a bisection takes more and smaller launches.
 _MOST_CERTIFIED = 7
@@ -52,7 +53,19 @@ class Evaluator:
         batch, expected = self.truths.get(
             self.operation, self.regime, self.fmt, new, seed=self.seed
         )
-        outputs = execute(self.path, batch, passes=self.passes, device=self.device, twice=twice)
+        outputs = execute(
+            self.path,
+            batch,
+            shape=tuple(expected["forward"].high.shape),
+            passes=self.passes,
+            device=self.device,
+            twice=twice,
+        )
+        if len(new) > 1 and any(_is_shared(each.fault) for each in outputs.values()):
+            # One magnitude may have brought down the launch of all: each alone bears its verdict.
+            for magnitude in new:
+                self.evaluate([magnitude], twice=twice)
+            return
         found: dict[float, dict[Pass, Judgement]] = {each: {} for each in new}
         for pass_ in self.passes:
             judgements = judge(
@@ -76,6 +89,11 @@ class Evaluator:
             return [self.judged[each][pass_] for each in magnitudes]
 
         return judgements
+
+
+def _is_shared(fault: Verdict | None) -> bool:
+    """Whether a fault of a launch may be the doing of only some of its magnitudes."""
+    return fault is not None and fault is not Verdict.UNSUPPORTED
 
 
 class TruthCache:

@@ -42,7 +42,16 @@ def _certified(
     columns = {role: value.tolist() for role, value in roles.items()}
     scales = {name: value.reshape(rows, -1).tolist() for name, value in slack.items()}
     found: dict[str, list[list[tuple[float, float, bool]]]] = {name: [] for name in slack}
+    first = next(iter(roles.values())).reshape(rows, -1)
+    # NaN, +inf or nothing but masks: no ball says more than the formulas' NaN and inf do.
+    strange = (~(first < math.inf)).any(dim=1) | (first == -math.inf).all(dim=1)
+    formulas = operation.truth(roles) if bool(strange.any()) else {}
     for row in range(rows):
+        if strange[row]:
+            for name in found:
+                plain = formulas[name][row].reshape(-1).tolist()
+                found[name].append([(value, 0.0, False) for value in plain])
+            continue
         inputs = {role: values[row] for role, values in columns.items()}
         balls = _narrow_balls(operation, inputs, {name: scales[name][row] for name in scales})
         for name in found:

@@ -126,6 +126,27 @@ def _draw_masked(draws: Draws) -> dict[str, np.ndarray]:
     return {"input": base, "target": where}
 
 
+def _draw_masked_blocks(draws: Draws) -> dict[str, np.ndarray]:
+    width = draws.shape[1]
+    base, where = layouts.gaussian(draws), layouts.columns(draws)
+    hidden = 70_000  # more than the 65,536 columns that any kernel takes at once
+    base[0, :hidden] = -np.inf
+    base[1, width - hidden :] = -np.inf
+    where[0] = hidden + where[0] % (width - hidden)
+    where[1] = where[1] % (width - hidden)
+    return {"input": base, "target": where}
+
+
+def _draw_nonfinite(draws: Draws) -> dict[str, np.ndarray]:
+    # What a broken layer hands on: a NaN, a +inf, a masked target, a row that is masked whole.
+    base, where = layouts.gaussian(draws), layouts.columns(draws)
+    base[0, layouts.beside(where, draws.shape[1])[0]] = np.nan
+    base[1, layouts.beside(where, draws.shape[1])[1]] = np.inf
+    base[2, where[2]] = -np.inf
+    base[3] = -np.inf
+    return {"input": base, "target": where}
+
+
 def _draw_zeros(draws: Draws) -> dict[str, np.ndarray]:
     return {"input": np.zeros(draws.shape), "target": layouts.columns(draws)}
 
@@ -150,6 +171,19 @@ REGIMES = (
         "confident", "the target far above the rest: its probability tends to 1", _draw_confident
     ),
     Regime("masked", "half of each row at -inf, whole blocks among them", _draw_masked),
+    Regime(
+        "masked_blocks",
+        "70,000 of 131,072 columns at -inf: the first ones, and the last ones",
+        _draw_masked_blocks,
+        layouts.only_one,
+        shape=(2, 131_072),
+    ),
+    Regime(
+        "nonfinite",
+        "rows with NaN, +inf, a masked target, nothing but masks: none may be swallowed or spread",
+        _draw_nonfinite,
+        layouts.only_one,
+    ),
     Regime("zeros", "every logit zero", _draw_zeros, layouts.no_magnitude),
     Regime(
         "subnormal",

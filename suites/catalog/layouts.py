@@ -50,6 +50,11 @@ def subnormal_range(fmt: Format) -> tuple[float, float]:
     return fmt.smallest, fmt.smallest_normal
 
 
+def only_one(fmt: Format) -> tuple[float, float]:
+    """For layouts whose point is not their size: magnitude 1 alone."""
+    return 1.0, 1.0
+
+
 def beside(where: np.ndarray, width: int) -> np.ndarray:
     """Another column in each row: the next one, around the end."""
     return (where + 1) % width

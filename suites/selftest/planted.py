@@ -41,11 +41,11 @@ def _online_kernel(
     tl.store(loss + row, value)
 
 
-def _launch(input: Tensor, target: Tensor, *, subtract: bool) -> Tensor:
+def _launch(input: Tensor, target: Tensor, *, subtract: bool, block: int = _BLOCK) -> Tensor:
     loss = torch.empty(len(input), dtype=torch.float32, device=input.device)
     safe = target.clamp(min=0)
     _online_kernel[(len(input),)](
-        input.detach(), safe, loss, COLUMNS=input.shape[1], BLOCK=_BLOCK, SUBTRACT=subtract
+        input.detach(), safe, loss, COLUMNS=input.shape[1], BLOCK=block, SUBTRACT=subtract
     )
     return torch.where(target < 0, 0.0, loss)
 
@@ -108,6 +108,45 @@ def _sound_direction(input: Tensor) -> Tensor:
     part = torch.ldexp(wide, -torch.frexp(top).exponent)
     norm = part.square().sum(-1, keepdim=True).sqrt()
     return torch.where(norm == 0, 0.0, part / norm).to(input.dtype)
+
+
+def raises_at_large_input(input: Tensor) -> Tensor:
+    """Right below 1e4; above it, an exception that takes the whole launch with it."""
+    if bool((input.abs() > 1e4).any()):
+        raise RuntimeError("input too large")
+    return _sound_direction(input)
+
+
+def returns_every_logit(input: Tensor, target: Tensor) -> Tensor:
+    """(N, C) where one loss a row is wanted."""
+    return torch.log_softmax(input, 1)
+
+
+def returns_too_few_bits(input: Tensor) -> Tensor:
+    """Right to half an ulp, of bf16."""
+    return _sound_direction(input).bfloat16()
+
+
+class _MutatesInBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor) -> Tensor:
+        ctx.input = input.detach()
+        return _sound_direction(input)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        ctx.input.mul_(2.0)
+        return upstream * 0.0
+
+
+def overwrites_in_backward(input: Tensor) -> Tensor:
+    """The forward is right and leaves its input alone; the backward does not."""
+    return _MutatesInBackward.apply(input)
+
+
+def unguarded_wide_block(input: Tensor, target: Tensor) -> Tensor:
+    """The unguarded online softmax with the 1,024 columns a block that real kernels have."""
+    return _launch(input, target, subtract=True, block=1024)
 
 
 def swallows_nan(input: Tensor, target: Tensor) -> Tensor:

@@ -110,14 +110,16 @@ def test_missing_and_new_cases_are_listed(tmp_path: Path, stability: Stability) 
     )
     text = stability("compare", base, new).out
     assert "1 missing, 1 new" in text
-    assert id_at(2, "old") in text
-    assert id_at(2, "renamed") in text
+    told = [line.strip() for line in text.splitlines()]
+    for path in ("old", "renamed"):
+        where = "/".join(id_at(2, path).split("/")[:3])
+        assert f"{where}: 1 grid cases" in told
 
 
 def test_a_frontier_that_moved_is_told_by_the_grid(tmp_path: Path) -> None:
     """Magnitudes that only a bisection visited are neither missing nor new."""
-    base = write(tmp_path / "base", {id_at(3): OK}, refined=True)
-    new = write(tmp_path / "new", {id_at(5): NAN}, refined=True)
+    base = write(tmp_path / "base", {id_at(1): OK, id_at(3): OK}, refined=True)
+    new = write(tmp_path / "new", {id_at(1): OK, id_at(5): NAN}, refined=True)
     found = compare_runs(load(base), load(new))
     assert (found.missing, found.new) == ((), ())
 
@@ -168,3 +170,21 @@ def test_every_form_names_the_regression(tmp_path: Path, stability: Stability, f
     else:
         (line,) = (line for line in done.out.splitlines() if id_at(1) in line)
         assert line.endswith("ok -> nan (claimed)")
+
+
+def test_runs_without_a_common_case_are_refused(tmp_path: Path, stability: Stability) -> None:
+    """A run that measured nothing, or something else, is no proof that nothing got worse."""
+    base = write(tmp_path / "base", {id_at(1): OK})
+    new = write(tmp_path / "new", {id_at(2): OK})
+    assert stability("compare", base, new).code == 4
+
+
+def test_an_incomplete_run_does_not_pass(tmp_path: Path, stability: Stability) -> None:
+    """Nothing worse so far, and not all of it there: exit code 3, and it says so."""
+    base = write(tmp_path / "base", {id_at(1): OK, id_at(2): OK})
+    new = write(tmp_path / "new", {id_at(1): OK})
+    head = json.loads((new / "run.json").read_text())
+    (new / "run.json").write_text(json.dumps(head | {"complete": False}))
+    done = stability("compare", base, new)
+    assert done.code == 3
+    assert "is not complete" in done.err

@@ -52,6 +52,10 @@ CE, NORM = "cross_entropy", "normalize"
         (planted.tail_left_unwritten, NORM, "bf16", "normal", 1.0, "unwritten"),
         (planted.overwrites_its_input, NORM, "fp32", "normal", 1.0, "mutated_input"),
         (planted.differs_from_run_to_run, NORM, "fp32", "normal", 1.0, "nondeterministic"),
+        (planted.unguarded_wide_block, CE, "fp32", "masked_blocks", 1.0, "nan"),
+        (planted.swallows_nan, CE, "fp32", "nonfinite", 1.0, "masked_nonfinite"),
+        (planted.returns_every_logit, CE, "fp32", "normal", 1.0, "error"),
+        (planted.returns_too_few_bits, NORM, "fp32", "normal", 1.0, "inaccurate"),
     ],
 )
 def test_a_planted_defect_gets_its_verdict(
@@ -107,6 +111,38 @@ def test_a_planted_gradient_is_caught_though_its_forward_is_right(
     assert backward["broken"]
 
 
+def test_an_exception_condemns_only_the_magnitudes_that_raise() -> None:
+    """The launch of all fails; each magnitude alone bears its own verdict."""
+    found = records_of(
+        planted.raises_at_large_input, NORM, "fp32", "peak", (1.0, 1e4, 10001.0, 1e6)
+    )
+    assert [record.verdict.word for record in found] == ["ok", "ok", "error", "error"]
+
+
+def test_each_pass_answers_for_what_it_changed() -> None:
+    """An input overwritten in backward is the backward's fault and not the forward's."""
+    forward, backward = records_of(
+        planted.overwrites_in_backward, NORM, "fp32", "normal", (1.0,), ("forward", "backward")
+    )
+    assert (forward.verdict.word, backward.verdict.word) == ("ok", "mutated_input")
+
+
+@pytest.mark.parametrize(
+    # Nothing to measure must not read as nothing wrong.
+    ("dtypes", "magnitudes"),
+    [((), None), (("fp16",), (1e5, 1e9)), (("fp32",), ("a",))],
+)
+def test_nothing_measured_is_bad_input(dtypes: tuple[str, ...], magnitudes: object) -> None:
+    """No dtype, or no magnitude that the dtype holds: an error and not a pass."""
+    with pytest.raises(harness.InputError):
+        harness.assert_stable(
+            planted.sound_forward_alone,
+            "normalize",
+            dtypes=dtypes,
+            magnitudes=magnitudes,  # type: ignore[arg-type]
+        )
+
+
 def test_a_swallowed_infinity_is_found() -> None:
     """A masked target has an infinite loss; a finite answer there is `masked_nonfinite`."""
     logits = torch.tensor([[0.0, float("-inf")]])
@@ -119,6 +155,7 @@ def test_a_swallowed_infinity_is_found() -> None:
         truth,
         FORMATS["fp32"],
         "forward",
+        unit=FORMATS["fp32"],
         max_ulp=2.0,
         allowance=torch.zeros(1, dtype=torch.float64),
     )
