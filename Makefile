@@ -45,10 +45,12 @@ sweep: .venv/core.stamp
 	@$(python) -m harness run $(ARGS)
 
 test: .venv/dev.stamp
-	@$(python) -m pytest -m "not full" --quick $(PARALLEL) $(PYTEST_ARGS)
+	@rm -rf results/test
+	$(python) -m pytest -m "not full" --quick --out results/test $(PARALLEL) $(PYTEST_ARGS)
 
 test-full: .venv/dev.stamp
-	@$(python) -m pytest $(PARALLEL) $(PYTEST_ARGS)
+	@rm -rf results/test
+	$(python) -m pytest --out results/test $(PARALLEL) $(PYTEST_ARGS)
 
 check: .venv/dev.stamp
 	@$(python) -m ruff format --check

@@ -136,7 +136,7 @@ def facts(run: Run) -> list[str]:
     }
     log_zero = {
         dtype: frontier("cross_entropy", "softmax_log", dtype, "trough").nonfinite_from
-        for dtype in ("fp16", "fp32")
+        for dtype in ("fp16", "bf16", "fp32", "fp64")
     }
     clamp = frontier("cross_entropy", "clamped", "fp32", "trough")
     clamp16 = frontier("cross_entropy", "clamped", "fp16", "trough")

@@ -29,6 +29,12 @@ def narrow(value, STORAGE: tl.constexpr):
     value infinite.
     """
     if _BY_HAND:
+        if value.dtype == tl.float64:
+            if STORAGE != tl.float64:
+                # 2**128 - 2**103, half-way between fp32's largest finite value and the next power
+                # of two.
+                value = tl.where(value >= 3.4028235677973366e38, float("inf"), value)
+                value = tl.where(value <= -3.4028235677973366e38, float("-inf"), value)
         if STORAGE == tl.bfloat16:
             value = value.to(tl.float32)
             bits = value.to(tl.int32, bitcast=True)

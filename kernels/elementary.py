@@ -46,6 +46,17 @@ def times_power_of_two(value, exponent):
     return value * power_of_two(half, value.dtype) * power_of_two(exponent - half, value.dtype)
 
 
+@triton.jit
+def unboosting_factors(scale, BOOST: tl.constexpr):
+    """The (pre, post) with value * pre * post = value / 2**BOOST * scale, for a |value| up to about
+    2**BOOST: the first product overflows only where the result does, and loses no bits that the
+    result would hold.
+    """
+    unboost = power_of_two(tl.full(scale.shape, -BOOST, tl.int32), scale.dtype)
+    large = tl.abs(scale) >= 1.0
+    return tl.where(large, scale * unboost, scale), tl.where(large, 1.0, unboost)
+
+
 # --- sums and quotients ---------------------------------------------------------------------------
 
 
@@ -169,6 +180,8 @@ def exp_difference(x, reference, BOOST: tl.constexpr = 0):
     """
     if x.dtype == tl.float64:
         far = x < reference - 800.0
+    elif BOOST > 0:
+        far = x < reference - 170.0
     else:
         far = x < reference - 128.0
     near = tl.where(far | (x > reference), reference, x)

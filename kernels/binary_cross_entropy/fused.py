@@ -19,9 +19,11 @@ from torch import Tensor
 
 from .. import launch
 from ..convert import narrow, widen
-from ..elementary import divide, exp_difference, log1p
+from ..elementary import divide, exp_difference, log1p, power_of_two, unboosting_factors
 from ..first_order import first_order
 from . import reference
+
+_BOOST = tl.constexpr(64)
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -69,10 +71,21 @@ def _backward_kernel(
     x = widen(tl.load(logits + index, mask=mask, other=0.0), STATISTICS)
     y = widen(tl.load(target + index, mask=mask, other=0.0), STATISTICS)
     size = tl.abs(x)
-    e = exp_difference(-size, tl.zeros_like(size))
+    # e and 1 are held as 2**64 times themselves, so that a small e keeps its bits until the
+    # upstream gradient has entered; only a target far outside [0, 1] could then overflow.
+    e = exp_difference(-size, tl.zeros_like(size), _BOOST)
+    boost = power_of_two(tl.full(size.shape, _BOOST, tl.int32), STATISTICS)
+    unboost = power_of_two(tl.full(size.shape, -_BOOST, tl.int32), STATISTICS)
+    denominator = 1.0 + e * unboost
+    usual = tl.abs(y) <= 1024.0
+    one = tl.where(usual, boost, 1.0)
+    e = tl.where(usual, e, e * unboost)
     # The larger sigmoid, of |x|, is 1 / (1 + e), the smaller e / (1 + e).
-    slope = tl.where(x > 0.0, (1.0 - y) - y * e, (1.0 - y) * e - y)
-    out = g * divide(slope, 1.0 + e)
+    slope = tl.where(x > 0.0, (1.0 - y) * one - y * e, (1.0 - y) * e - y * one)
+    slope = divide(slope, denominator)
+    before, after = unboosting_factors(g, _BOOST)
+    before = tl.where(usual, before, g)
+    out = slope * before * tl.where(usual, after, 1.0)
     tl.store(gradient + index, narrow(out, gradient.dtype.element_ty), mask=mask)
 
 
@@ -157,7 +170,7 @@ class BinaryCrossEntropy(torch.autograd.Function):
 
 def combine(loss: Tensor, reduction: str) -> Tensor:
     """The reduced loss, its mean finite whenever the true mean is: fp32 is summed in fp64, fp64
-    scaled before.
+    scaled before where its sum overflows (elsewhere subnormal losses would lose their bits).
     """
     if reduction == "none":
         return loss
@@ -165,5 +178,9 @@ def combine(loss: Tensor, reduction: str) -> Tensor:
         return (loss.double().mean() if reduction == "mean" else loss.double().sum()).float()
     if reduction == "sum":
         return loss.sum()
+    plain = loss.mean()
+    if not loss.numel():
+        return plain
     power = 2.0 ** loss.numel().bit_length()
-    return (loss / power).sum() * (power / loss.numel()) if loss.numel() else loss.mean()
+    scaled = (loss / power).sum() * (power / loss.numel())
+    return torch.where(plain.isfinite(), plain, scaled)

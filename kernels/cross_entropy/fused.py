@@ -33,9 +33,14 @@ from ..elementary import (
     log1p,
     power_of_two,
     sum_terms,
+    unboosting_factors,
 )
 from ..first_order import first_order
 from . import reference
+
+# Exponentials and S are held as 2**64 times themselves: a confident row's are subnormal, and would
+# lose their bits before the rest of the row, or the upstream gradient, makes up for it.
+_BOOST = tl.constexpr(64)
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -84,7 +89,7 @@ def _forward_kernel(
     half_gap,  # (N,) out: (m - x_y) / 2
     rest,  # (N,) out: the loss beyond that gap
     maximum,  # (N,) out: m
-    others,  # (N,) out: S
+    others,  # (N,) out: 2**64 S
     n_rows,
     n_columns,
     ignore_index,
@@ -92,7 +97,6 @@ def _forward_kernel(
     stride_column,
     STATISTICS: tl.constexpr,
     SUMS: tl.constexpr,
-    BOOST: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
@@ -101,9 +105,7 @@ def _forward_kernel(
     inside, ignored, label, x_y = _load_rows(
         logits, target, rows, n_rows, n_columns, ignore_index, stride_row, stride_column, STATISTICS
     )
-    # The sum is held as 2**BOOST S: a confident row's terms are subnormal, and would lose their
-    # bits.
-    unboost = power_of_two(tl.full([BLOCK_M], -BOOST, tl.int32), SUMS)
+    unboost = power_of_two(tl.full([BLOCK_M], -_BOOST, tl.int32), SUMS)
     m = tl.full([BLOCK_M], float("-inf"), STATISTICS)
     total = tl.zeros([BLOCK_M], SUMS)
     lost = tl.zeros([BLOCK_M], SUMS)
@@ -116,18 +118,20 @@ def _forward_kernel(
         # it.
         new_m = tl.maximum(m, tl.max(tl.where(x == x, x, float("-inf")), axis=1))
         subtract = finite_reference(new_m)
-        terms = exp_difference(x, subtract[:, None], BOOST)
+        terms = exp_difference(x, subtract[:, None], _BOOST)
         terms = without_target(terms, columns[None, :], label[:, None])
-        rescale = exp_difference(m.to(SUMS), subtract.to(SUMS), BOOST)
-        total = total * rescale * unboost
-        lost = lost * rescale * unboost
-        total, lost = add_compensated(total, lost, sum_terms(terms, SUMS, BOOST))
+        rescale = exp_difference(m.to(SUMS), subtract.to(SUMS), _BOOST)
+        # Both factors carry 2**64: take one out first where the product would overflow, else last.
+        before = tl.where(total >= 1.0, unboost, 1.0)
+        after = tl.where(total >= 1.0, 1.0, unboost)
+        total = total * before * rescale * after
+        lost = lost * before * rescale * after
+        total, lost = add_compensated(total, lost, sum_terms(terms, SUMS, _BOOST))
         m = new_m
 
-    total = total * unboost
     tl.store(maximum + rows, m, mask=inside)
     tl.store(others + rows, total, mask=inside)
-    total = total.to(STATISTICS)
+    total = (total * unboost).to(STATISTICS)
     subtract = finite_reference(m)
     at_maximum = x_y == m
     # Outside a row whose maximum is finite the target's logit may be anything: compute with the
@@ -151,7 +155,7 @@ def _backward_kernel(
     logits,  # (N, C), any strides
     target,  # (N,) int64
     maximum,  # (N,) m
-    others,  # (N,) S
+    others,  # (N,) 2**64 S
     gradient,  # (N, C) out, contiguous
     n_rows,
     n_columns,
@@ -178,17 +182,21 @@ def _backward_kernel(
     # As in torch, a row without a loss has no gradient either, and a non-finite row has none even
     # where it is ignored.
     defined = (m > float("-inf")) & (m < float("inf")) & (ignored | (label >= 0))
-    normalizer = tl.where(defined, total + e_y.to(SUMS), float("nan"))
-    # The upstream scale enters before the gradient is rounded to the logits' dtype: what a loss
-    # scaler relies on.
-    scale = divide(tl.where(ignored, 0.0, g).to(SUMS), normalizer)
-    at_target = -scale * total
+    unboost = power_of_two(tl.full([BLOCK_M], -_BOOST, tl.int32), SUMS)
+    normalizer = tl.where(defined, total * unboost + e_y.to(SUMS), float("nan"))
+    # The upstream scale enters before 2**64 is taken out and the gradient is rounded to the logits'
+    # dtype: what a loss scaler relies on.
+    g = tl.where(ignored, 0.0, g).to(SUMS)
+    before, after = unboosting_factors(g, _BOOST)
+    at_target = -divide(total, normalizer) * before * after
+    before, after = unboosting_factors(divide(g, normalizer), _BOOST)
     for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
         columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         mask = inside[:, None] & (columns < n_columns)[None, :]
         offsets = rows[:, None] * stride_row + columns[None, :] * stride_column
         x = widen(tl.load(logits + offsets, mask=mask, other=float("-inf")), STATISTICS)
-        out = scale[:, None] * exp_difference(x, subtract[:, None]).to(SUMS)
+        out = exp_difference(x, subtract[:, None], _BOOST).to(SUMS)
+        out = out * before[:, None] * after[:, None]
         out = tl.where(columns[None, :] == label[:, None], at_target[:, None], out)
         offsets = rows[:, None] * n_columns + columns[None, :]
         tl.store(gradient + offsets, narrow(out, gradient.dtype.element_ty), mask=mask)
@@ -221,7 +229,7 @@ def _empty_statistics(logits: Tensor) -> list[Tensor]:
 def forward_op(
     logits: Tensor, target: Tensor, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per row of (N, C) logits: half the gap m - x_y, the rest of the loss, m and S."""
+    """Per row of (N, C) logits: half the gap m - x_y, the rest of the loss, m and 2**64 S."""
     if not launch.uses_triton(logits):
         return reference.stable_forward(logits, target, ignore_index)
     half_gap, rest, maximum, others = _empty_statistics(logits)
@@ -231,8 +239,7 @@ def forward_op(
         with launch.on_device(logits):
             _forward_kernel[grid](
                 logits, target, half_gap, rest, maximum, others,
-                n_rows, n_columns, ignore_index, logits.stride(0), logits.stride(1),
-                BOOST=64 if logits.dtype == torch.float64 else 24, **options,
+                n_rows, n_columns, ignore_index, logits.stride(0), logits.stride(1), **options,
             )  # fmt: skip
     return half_gap, rest, maximum, others
 
@@ -251,7 +258,7 @@ def backward_op(
     others: Tensor,
     ignore_index: int,
 ) -> Tensor:
-    """The gradient of the (N, C) logits for an upstream gradient (N,), from the saved m and S."""
+    """The gradient of the (N, C) logits for an upstream gradient (N,), from m and 2**64 S."""
     if not launch.uses_triton(logits):
         return reference.stable_backward(upstream, logits, target, maximum, others, ignore_index)
     n_rows, n_columns = logits.shape
@@ -276,7 +283,7 @@ def _(upstream: Tensor, logits: Tensor, *rest: Any) -> Tensor:
 
 
 class CrossEntropy(torch.autograd.Function):
-    """loss, m, S and the number of rows that count, of logits (N, C) and targets (N,)."""
+    """loss, m, 2**64 S and the number of rows that count, of logits (N, C) and targets (N,)."""
 
     @staticmethod
     def forward(
@@ -310,8 +317,9 @@ def combine(half_gap: Tensor, rest: Tensor, count: Tensor, reduction: str) -> Te
     """The reduced loss of rows 2 * half_gap + rest, finite whenever the true value is.
 
     A single row of logits 3e38 and -3e38 overflows fp32, the mean over a thousand rows does not:
-    fp32 rows are summed in fp64, fp64 rows after division by the power of two 2**k above the count.
-    No step waits for the device.
+    fp32 rows are summed in fp64, fp64 rows, where their sum overflows, after division by the power
+    of two 2**k above the count (subnormal rows would lose their bits). No step waits for the
+    device.
     """
     if reduction == "none":
         return torch.add(rest, half_gap, alpha=2)
@@ -323,4 +331,5 @@ def combine(half_gap: Tensor, rest: Tensor, count: Tensor, reduction: str) -> Te
     mantissa = torch.frexp(count).mantissa
     scale = mantissa / count  # 2**-k, exactly
     scaled = (half_gap * scale).sum() + (rest * (scale * 0.5)).sum()
-    return scaled * 2 / mantissa
+    plain = torch.add(rest, half_gap, alpha=2).sum() / count
+    return torch.where(plain.isfinite(), plain, scaled * 2 / mantissa)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import launch
+from ..formulas import exp_boosted, times_boosted
 
 IGNORE_INDEX = -100
 
@@ -69,38 +70,12 @@ def torch_native(input: Tensor, target: Tensor) -> Tensor:  # (N, C), (N,) -> (N
 # --- the stable formula ---------------------------------------------------------------------------
 
 
-def _exp_difference(x: Tensor, reference: Tensor) -> Tensor:
-    """exp(x - reference), the subtraction's rounding folded in as `kernels.elementary` does."""
-    difference = x - reference
-    back = difference - x
-    lost = (x - (difference - back)) - (reference + back)
-    value = torch.exp(difference)
-    return torch.where(torch.isfinite(lost), value + value * lost, value)
-
-
-# 64 ln 2 in two parts, as in `kernels.elementary`.
-_SHIFT_HIGH, _SHIFT_LOW = 390207173010335.0 / 8796093022208.0, -5.62123739673937e-15
-
-
 def _sum_of_others(x: Tensor, reference: Tensor, is_target: Tensor) -> Tensor:
-    """The sum of exp(x - reference) over all columns but the target's, in fp64.
-
-    The sum is held as 2**64 times itself: a confident row's terms may be subnormal, and would lose
-    their bits. Where a term is small 2**64 enters through the exponent.
-    """
-    x, reference = x.double(), reference.double()
-    difference = x - reference
-    back = difference - x
-    lost = (x - (difference - back)) - (reference + back)
-    low = (difference < -600).double()
-    value = torch.exp(difference + low * _SHIFT_HIGH)
-    correction = lost + low * _SHIFT_LOW
-    value = torch.where(torch.isfinite(lost), value + value * correction, value)
-    value = value * torch.where(low > 0, 1.0, 2.0**64)
-    value = torch.where(is_target, 0.0, value)
+    """2**64 times the sum of exp(x - reference) over all columns but the target's, in fp64."""
+    value = torch.where(is_target, 0.0, exp_boosted(x, reference))
     # The parts that are multiples of 2**(64 - 30) add up exactly, the rest is small.
     high = (value + 1.5 * 2.0**86) - 1.5 * 2.0**86
-    return (high.sum(dim=-1) + (value - high).sum(dim=-1)) * 2.0**-64
+    return high.sum(dim=-1) + (value - high).sum(dim=-1)
 
 
 def _classes(target: Tensor, n_columns: int, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,7 +90,7 @@ def stable_forward(
     target: Tensor,  # (N,)
     ignore_index: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the forward kernel computes: half the gap m - x_y, the rest of the loss, m and S."""
+    """What the forward kernel computes: half the gap m - x_y, the rest of the loss, m, 2**64 S."""
     x = logits.to(launch.statistics_dtype(logits.dtype))
     n_rows, n_columns = x.shape
     if n_columns == 0:
@@ -129,9 +104,9 @@ def stable_forward(
     subtract = torch.where(maximum.isinf(), 0.0, maximum)[:, None]
     is_target = (torch.arange(n_columns, device=x.device) == index) & has_class[:, None]
     total = _sum_of_others(x, subtract, is_target).to(launch.sum_dtype(logits.dtype))
-    others = total.to(x.dtype)
+    others = (total * 2.0**-64).to(x.dtype)
     x_y = x.gather(-1, index)[:, 0]
-    e_y = _exp_difference(x_y, subtract[:, 0])
+    e_y = (exp_boosted(x_y, subtract[:, 0]) * 2.0**-64).to(x.dtype)
     at_maximum = x_y == maximum
     rest = torch.where(at_maximum, torch.log1p(others), torch.log(others + e_y))
     rest = torch.where(has_class & ~maximum.isinf(), rest, torch.nan)
@@ -147,7 +122,7 @@ def stable_backward(
     others: Tensor,  # (N,)
     ignore_index: int,
 ) -> Tensor:
-    """What the backward kernel computes: the gradient of the logits, from the saved m and S."""
+    """What the backward kernel computes: the gradient of the logits, from m and 2**64 S."""
     x = logits.to(maximum.dtype)
     n_columns = x.shape[1]
     if n_columns == 0:
@@ -155,11 +130,14 @@ def stable_backward(
     ignored, has_class, index = _classes(target, n_columns, ignore_index)
     index = index[:, None]
     subtract = torch.where(maximum.isinf(), 0.0, maximum)[:, None]
-    terms = _exp_difference(x, subtract)
+    others = others.double()
+    terms = exp_boosted(x, subtract)
     e_y = torch.where(has_class, terms.gather(-1, index)[:, 0], 0.0)
     defined = ~maximum.isinf() & (ignored | has_class)
-    normalizer = torch.where(defined, others + e_y, torch.nan)
-    scale = torch.where(ignored, 0.0, upstream.to(others.dtype)) / normalizer
+    normalizer = torch.where(defined, (others + e_y) * 2.0**-64, torch.nan)
+    scale = torch.where(ignored, 0.0, upstream.double())
+    at_target = -times_boosted(others / normalizer, scale)
+    scale = (scale / normalizer)[:, None]
     is_target = (torch.arange(n_columns, device=x.device) == index) & has_class[:, None]
-    gradient = torch.where(is_target, -(scale * others)[:, None], scale[:, None] * terms)
+    gradient = torch.where(is_target, at_target[:, None], times_boosted(terms, scale))
     return gradient.to(logits.dtype)

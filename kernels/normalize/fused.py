@@ -11,6 +11,10 @@ Rows wider than a tile carry the pair (s, sum of squares) from block to block, a
 does. Backward treats the upstream gradient g the same way, with a power of two t of its own:
 
     dx = (t / s) (h - y sum(y h)) / r  with h = g / t,    and dx = g / eps where s r < eps.
+
+There h, y and their products may span more than the dtype's range within a row, and t / s brings
+the small ones back. So backward computes in fp64 (fp16, of a short range, in fp32); fp64 holds z as
+2**500 z and h as 2**500 h or 2**1000 h.
 """
 
 from __future__ import annotations
@@ -32,9 +36,13 @@ from ..elementary import (
     square_root,
     sum_squares,
     times_power_of_two,
+    unboosting_factors,
 )
 from ..first_order import first_order
 from . import reference
+
+# The power of two that fp64 rows are held with in backward: twice it, and a row's sum, fit fp64.
+_BOOST = tl.constexpr(500)
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -44,6 +52,16 @@ def scale_exponent(x):
     """Per row of a tile, the exponent to scale by: that of the largest finite element."""
     size = tl.abs(x)
     return exponent_of(tl.max(tl.where(size < float("inf"), size, 0.0), axis=1))
+
+
+@triton.jit
+def scaled_to(value, exponent, WIDE: tl.constexpr):
+    """value * 2**exponent in the dtype WIDE, for a tile and its rows' exponents."""
+    wide = value.to(WIDE)
+    if value.dtype == tl.float64:
+        return times_power_of_two(wide, tl.broadcast_to(exponent[:, None], wide.shape))
+    else:
+        return wide * power_of_two(exponent, WIDE)[:, None]
 
 
 @triton.jit
@@ -129,7 +147,7 @@ def _backward_kernel(
     n_columns,
     EPS: tl.constexpr,
     STATISTICS: tl.constexpr,
-    SUMS: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
@@ -140,12 +158,17 @@ def _backward_kernel(
     saved_root = tl.load(root_ptr + rows, mask=inside, other=1.0)
     strange = (saved_root != saved_root) | (saved_root == float("inf"))
     root = tl.where(strange | (saved_root == 0.0), 1.0, saved_root)
-    inverse = power_of_two(-exponent, STATISTICS)
+    root = root.to(WIDE)
+    # Nothing is wider than fp64: there what is small is held boosted.
+    boost = tl.zeros([BLOCK_M], tl.int32)
+    if STATISTICS == tl.float64:
+        boost += _BOOST
+    z_exponent = boost - exponent
 
     # First pass: t and sum(y h), carried from block to block like the pair (s, sum of squares).
     g_exponent = exponent_of(tl.zeros([BLOCK_M], STATISTICS))
-    dot = tl.zeros([BLOCK_M], SUMS)
-    lost = tl.zeros([BLOCK_M], SUMS)
+    dot = tl.zeros([BLOCK_M], WIDE)
+    lost = tl.zeros([BLOCK_M], WIDE)
     for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
         columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         mask = inside[:, None] & (columns < n_columns)[None, :]
@@ -156,24 +179,30 @@ def _backward_kernel(
         strange = strange | (tl.max(tl.where(finite, 0, 1), axis=1) > 0)
         g = tl.where(finite, g, 0.0)
         new_exponent = tl.maximum(g_exponent, scale_exponent(g))
-        h = g * power_of_two(-new_exponent, STATISTICS)[:, None]
-        z = tl.where(tl.abs(x) < float("inf"), x, 0.0) * inverse[:, None]
+        h = scaled_to(g, boost - new_exponent, WIDE)
+        z = scaled_to(tl.where(tl.abs(x) < float("inf"), x, 0.0), z_exponent, WIDE)
         y = divide(z, tl.broadcast_to(root[:, None], z.shape))
-        down = power_of_two(g_exponent, STATISTICS) * power_of_two(-new_exponent, STATISTICS)
-        down = down.to(SUMS)
-        terms = y.to(SUMS) * h.to(SUMS)
-        dot, lost = add_compensated(dot * down, lost * down, tl.sum(terms, axis=1))
+        # In two steps: the exponents lie up to twice the normal range apart.
+        down = g_exponent - new_exponent
+        dot, lost = times_power_of_two(dot, down), times_power_of_two(lost, down)
+        dot, lost = add_compensated(dot, lost, tl.sum(y * h, axis=1))
         g_exponent = new_exponent
 
     # Below eps the gradient is g / eps, element by element; at the zero vector it is 0 by policy.
     zero = saved_root == 0.0
     floored = (below_floor(saved_root, exponent, EPS) | zero) & (saved_root == saved_root)
     floor = tl.full([BLOCK_M], EPS, STATISTICS)
-    floor = tl.where(floor > 0.0, floor, 1.0)
+    floor = tl.where(floor > 0.0, floor, 1.0).to(WIDE)
     denominator = tl.where(floored, floor, root)
-    h_inverse = tl.where(floored, 1.0, power_of_two(-g_exponent, STATISTICS))
-    dot = tl.where(floored, 0.0, dot.to(STATISTICS))
+    reciprocal = 1.0 / denominator
+    h_exponent = tl.where(floored, 0, 2 * boost - g_exponent)
+    dot = tl.where(floored, 0.0, dot)
     shift = tl.where(floored, 0, g_exponent - exponent)
+    if STATISTICS == tl.float64:
+        first, second = unboosting_factors(dot, _BOOST)
+    # 2**(shift - 2 boost) may lie below twice the normal range: then one half of it comes first.
+    early = power_of_two(tl.where((shift < -_BOOST) & ~floored, -2 * boost, 0), WIDE)
+    shift = tl.where((shift < -_BOOST) | floored, shift, shift - 2 * boost)
     for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
         columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         mask = inside[:, None] & (columns < n_columns)[None, :]
@@ -181,10 +210,17 @@ def _backward_kernel(
         x = widen(tl.load(x_ptr + offsets, mask=mask, other=0.0), STATISTICS)
         g = widen(tl.load(upstream + offsets, mask=mask, other=0.0), STATISTICS)
         finite = tl.abs(g) < float("inf")
-        h = tl.where(finite, g, 0.0) * h_inverse[:, None]
-        z = tl.where(tl.abs(x) < float("inf"), x, 0.0) * inverse[:, None]
+        h = scaled_to(tl.where(finite, g, 0.0), h_exponent, WIDE)
+        z = scaled_to(tl.where(tl.abs(x) < float("inf"), x, 0.0), z_exponent, WIDE)
         y = divide(z, tl.broadcast_to(root[:, None], z.shape))
-        out = divide(h - y * dot[:, None], tl.broadcast_to(denominator[:, None], z.shape))
+        if STATISTICS == tl.float64:
+            out = h - y * first[:, None] * second[:, None]
+            out = divide(out, tl.broadcast_to(denominator[:, None], z.shape)) * early[:, None]
+        elif WIDE == tl.float64:
+            # One more rounding of fp64 is nothing to an fp32 result, and saves a division.
+            out = (h - y * dot[:, None]) * reciprocal[:, None]
+        else:
+            out = divide(h - y * dot[:, None], tl.broadcast_to(denominator[:, None], z.shape))
         out = times_power_of_two(out, tl.broadcast_to(shift[:, None], z.shape))
         out = tl.where(zero[:, None], 0.0, out)
         out = tl.where(finite, out, g)
@@ -201,7 +237,6 @@ def _grid_and_options(x: Tensor, eps: float) -> tuple[tuple[int], dict[str, Any]
     constants = {
         "EPS": eps,
         "STATISTICS": launch.triton_dtype(launch.statistics_dtype(x.dtype)),
-        "SUMS": launch.triton_dtype(launch.sum_dtype(x.dtype)),
         "BLOCK_M": block_m,
         "BLOCK_N": block_n,
         "STATIC_BLOCKS": launch.static_blocks(n_columns, block_n),
@@ -224,7 +259,8 @@ def forward_op(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     if x.numel():
         grid, options = _grid_and_options(x, eps)
         with launch.on_device(x):
-            _forward_kernel[grid](x, y, exponent, root, *x.shape, **options)
+            sums = launch.triton_dtype(launch.sum_dtype(x.dtype))
+            _forward_kernel[grid](x, y, exponent, root, *x.shape, SUMS=sums, **options)
     return y, exponent, root
 
 
@@ -242,7 +278,10 @@ def backward_op(upstream: Tensor, x: Tensor, exponent: Tensor, root: Tensor, eps
     if x.numel():
         grid, options = _grid_and_options(x, eps)
         with launch.on_device(x):
-            _backward_kernel[grid](upstream, x, exponent, root, gradient, *x.shape, **options)
+            wide = launch.triton_dtype(reference.gradient_dtype(x.dtype))
+            _backward_kernel[grid](
+                upstream, x, exponent, root, gradient, *x.shape, WIDE=wide, **options
+            )
     return gradient
 
 

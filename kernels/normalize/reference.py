@@ -61,6 +61,18 @@ def _power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
     return ((exponent.to(torch.int32) + 127) << 23).view(dtype)
 
 
+def _times_power_of_two(value: Tensor, exponent: Tensor) -> Tensor:
+    """Rows of fp64 times 2**exponent, in two steps in the same direction."""
+    half = exponent >> 1
+    value = value * _power_of_two(half, value.dtype)[:, None]
+    return value * _power_of_two(exponent - half, value.dtype)[:, None]
+
+
+def gradient_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that backward's kernel computes in: fp64, but for fp16, whose range is short."""
+    return torch.float32 if dtype == torch.float16 else torch.float64
+
+
 def _sum_squares(z: Tensor) -> Tensor:
     """The sum of z**2 over the last dimension, z within (-4, 4); in fp64 split as the kernel's."""
     if z.dtype != torch.float64:
@@ -114,23 +126,26 @@ def stable_backward(
     if x.numel() == 0:
         return x.clone()
     dtype = root.dtype
+    boost = 500 if dtype == torch.float64 else 0
     g = upstream.to(dtype)
     finite = torch.isfinite(g)
-    clean = torch.where(finite, g, 0.0)
     zero = root == 0
-    safe_root = torch.where(torch.isfinite(root) & ~zero, root, 1.0)
+    safe_root = torch.where(torch.isfinite(root) & ~zero, root, 1.0).double()[:, None]
     wide = x.to(dtype)
-    z = torch.where(torch.isfinite(wide), wide, 0.0) * _power_of_two(-exponent, dtype)[:, None]
-    y = z / safe_root[:, None]
+    wide = torch.where(torch.isfinite(wide), wide, 0.0).double()
+    y = _times_power_of_two(wide, boost - exponent) / safe_root
     g_exponent = _largest_exponent(g)
-    h = clean * _power_of_two(-g_exponent, dtype)[:, None]
-    sums = launch.sum_dtype(x.dtype)
-    dot = (y.to(sums) * h.to(sums)).sum(dim=-1, keepdim=True).to(dtype)
-    along = (h - y * dot) / safe_root[:, None]
+    clean = torch.where(finite, g, 0.0).double()
+    h = _times_power_of_two(clean, boost - g_exponent)
+    dot = (y * h).sum(dim=-1, keepdim=True)
+    h = _times_power_of_two(clean, 2 * boost - g_exponent)
+    large = dot.abs() >= 1
+    dot = torch.where(large, dot * 2.0**-boost, dot)
+    along = (h - y * dot * torch.where(large, 1.0, 2.0**-boost)) / safe_root
     shift = g_exponent - exponent
-    half = shift >> 1
-    along = along * _power_of_two(half, dtype)[:, None]
-    along = along * _power_of_two(shift - half, dtype)[:, None]
+    early = (shift < -boost)[:, None]
+    along = torch.where(early, along * 2.0 ** (-2 * boost), along)
+    along = _times_power_of_two(along, torch.where(early[:, 0], shift, shift - 2 * boost)).to(dtype)
     floored = (_below_floor(root, exponent, eps) | zero)[:, None]
     strange = ~torch.isfinite(root) | ~finite.all(dim=-1)
     along = torch.where(strange[:, None], torch.nan, along)

@@ -58,6 +58,13 @@ def elementwise(function: str, x: Tensor) -> Exact:
     return _pack((getattr(arb(v), function)() for v in flat), x.shape)
 
 
+def sigmoid_times(x: Tensor, scale: float) -> Exact:
+    """sigmoid(x) * scale, element by element."""
+    _set_precision()
+    exponentials = [arb(v).exp() for v in x.detach().double().cpu().reshape(-1).tolist()]
+    return _pack((arb(scale) * e / (1 + e) for e in exponentials), x.shape)
+
+
 def exp_difference(x: Tensor, reference: Tensor) -> Exact:
     """exp(x - reference), element by element."""
     _set_precision()
