@@ -36,13 +36,13 @@ class SweepProgress:
                 transient=True,
             )
             self._task = self._bar.add_task("", total=items, cases=0, rate=0)
-            self._bar.start()
 
     def advance(self, item: str, cases: int) -> None:
         """An item ended with this many cases."""
         self._done += 1
         self._cases += cases
         if self._bar is not None and self._task is not None:
+            self._bar.start()  # not before: what pytest prints as it starts would tear it
             self._bar.update(
                 self._task,
                 advance=1,

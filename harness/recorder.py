@@ -97,8 +97,10 @@ class Recorder:
         self._pytest_session = session
         chatter = self._config.pluginmanager.getplugin("terminaldistreporter")
         if self._mine.show_progress and chatter is not None:
-            # pytest-xdist's own progress would be written over the bar.
-            self._config.pluginmanager.unregister(chatter)
+            # pytest-xdist's own progress would be written over the bar. It calls this reporter by
+            # itself as well as through hooks, so it must stay, and say nothing.
+            for name in ("write_line", "rewrite"):
+                setattr(chatter, name, lambda *_, **__: None)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if self._mine.problem:
