@@ -72,7 +72,7 @@ Names = Annotated[list[str] | None, typer.Option(metavar="NAME", help="repeats; 
 Magnitude = Annotated[
     str | None, typer.Option(metavar="A:B[:PER_DECADE]", help="instead of the default grid")
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="a third of the grid, frontiers not bisected")]
+Quick = Annotated[bool, typer.Option("--quick", help="fewer magnitudes, frontiers not bisected")]
 Seed = Annotated[int, typer.Option(help="seed of all draws")]
 Device = Annotated[str | None, typer.Option(help="cuda or cpu; default: cuda if there is one")]
 CatalogName = Annotated[str | None, typer.Option(metavar="MODULE", help="module with OPERATIONS")]

@@ -23,7 +23,7 @@ class Judgement:
 
     verdict: Verdict
     representable: bool  # False: some true value rounds to infinity, so frontiers skip the case
-    returned: str = ""  # dtype of the output, in which ULP are counted
+    returned: str = ""  # dtype of the output; ULP are its own, or the inputs' if it is narrower
     max_ulp: float | None = None  # largest finite error
     bad: int = 0  # elements whose verdict is neither ok nor unrepresentable
     elements: int = 0

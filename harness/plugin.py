@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--quick",
         dest="harness_quick",
         action="store_true",
-        help="a third of the grid, frontiers not bisected",
+        help="fewer magnitudes, frontiers not bisected",
     )
     group.addoption("--seed", dest="harness_seed", type=int, default=0, help="seed of all draws")
     group.addoption("--device", dest="harness_device", help="cuda or cpu; default: cuda if there")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from harness.render_common import blocks, bounds, heading, title, wrong_at_one_notes
+from harness.render_common import blocks, bounds, heading, printable, title, wrong_at_one_notes
 from harness.search import Frontier
 from harness.store import Run
 from harness.table import COLUMNS, Row, table_rows
@@ -36,7 +36,8 @@ def to_markdown(run: Run, rows: Sequence[Row]) -> str:
         for row in block:
             # Code spans lose spaces at their ends, so that "no case" is drawn.
             strip = "".join("·" if cell is None else cell.glyph for cell in row.cells)
-            lines.append(f"| {row.path} | {row.dtype} | `{strip}` | {' | '.join(bounds(row))} |")
+            name = f"{printable(row.path)} | {printable(row.dtype)}"
+            lines.append(f"| {name} | `{strip}` | {' | '.join(bounds(row))} |")
         notes = [f"- {note}" for note in wrong_at_one_notes(block)]
         lines += ["", *notes, *([""] if notes else [])]
     lines += [

@@ -169,8 +169,3 @@ _BY_WORD = {verdict.word: verdict for verdict in Verdict}
 def verdict_named(word: str) -> Verdict:
     """The verdict that a record calls `word`; raises KeyError for a word that is none."""
     return _BY_WORD[word]
-
-
-def worst(verdicts: list[Verdict]) -> Verdict:
-    """The verdict that takes precedence; ok for none at all."""
-    return min(verdicts, key=lambda verdict: verdict.precedence, default=Verdict.OK)
