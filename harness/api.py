@@ -9,11 +9,12 @@ from harness.case import PASSES, Pass
 from harness.catalog import operation_named
 from harness.environment import choose_device
 from harness.errors import InputError, unknown
-from harness.execute import NO_GRADIENT
+from harness.execute import NO_GRADIENT, missing_parameters
 from harness.failures import broken_claims_text
-from harness.formats import FORMATS, format_named, format_of
+from harness.formats import FORMATS, Format, format_named, format_of
+from harness.inputs import build_batch
 from harness.magnitudes import grid, parse_range
-from harness.operation import ALL_CLAIMS, Path
+from harness.operation import ALL_CLAIMS, Operation, Path, Regime
 from harness.plan import Item
 from harness.record import Record
 from harness.search import SIDES, Frontier, Side, search_frontier
@@ -80,7 +81,8 @@ def assert_stable(
 
     `fn` takes the operation's inputs in their order (input and, for losses, target) and returns one
     result a row (cross_entropy: shape (N,) for input (N, C)) or an element; rows run along the last
-    dimension. It is run on every regime of the operation. A result that does not require a gradient
+    dimension. It is run on every regime of the operation, except those with inputs or options (a
+    weight, `label_smoothing`) that its signature lacks. A result that does not require a gradient
     is judged forward alone.
 
     Raises:
@@ -114,15 +116,15 @@ def assert_stable(
             else:
                 rounded = {fmt.round(each) for each in given if each <= fmt.largest}
                 points = sorted(each for each in rounded if low <= each <= high)
-            if points:
+            if points and not _lacking(fn, chosen, regime, fmt):
                 item = Item(chosen, candidate, fmt, regime, tuple(points), PASSES)
                 records = sweep_item(item, seed=seed, device=device, truths=truths, refine=False)
                 measured += len(records)
                 broken += [record for record in records if _counts(record)]
     if not measured:
         raise InputError(
-            f"nothing was measured: no dtype given, or none of {list(dtypes)} holds a magnitude of"
-            f" {magnitudes}"
+            f"nothing was measured: no dtype given, none of {list(dtypes)} holds a magnitude of"
+            f" {magnitudes}, or {candidate.name} takes fewer inputs than {operation} has"
         )
     if broken:
         raise AssertionError(
@@ -135,6 +137,12 @@ def assert_stable(
                 ),
             )
         )
+
+
+def _lacking(fn: Callable[..., Tensor], operation: Operation, regime: Regime, fmt: Format) -> str:
+    """The inputs and options of a regime that fn has no place for."""
+    batch = build_batch(operation, regime, fmt, [1.0], seed=0)
+    return missing_parameters(fn, batch.roles, batch.options)
 
 
 def _counts(record: Record) -> bool:

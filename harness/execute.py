@@ -1,5 +1,7 @@
 """Station three: run a path on a batch, forward and backward, and see what it did to its memory."""
 
+import inspect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +12,7 @@ from torch import Tensor
 from harness import poison
 from harness.case import Pass
 from harness.inputs import Batch
-from harness.operation import Path
+from harness.operation import UPSTREAM, Path
 from harness.verdict import Verdict
 
 NO_GRADIENT = "its output does not require a gradient"  # the reason of a forward-only path
@@ -43,11 +45,35 @@ def execute(
     twice: bool,  # run again, from different garbage, and compare bit by bit
 ) -> dict[Pass, Output]:
     """Run a path; an exception becomes the verdict of the pass it came from, never a traceback."""
+    lacking = missing_parameters(path.function, batch.roles, batch.options)
+    if lacking:
+        refused = Output(None, Verdict.UNSUPPORTED, f"takes no {lacking}")
+        return dict.fromkeys(passes, refused)
     first = _once(path, batch, shape, passes, device, which=0)
     if not twice:
         return first
     second = _once(path, batch, shape, passes, device, which=1)
     return {each: _compared(first[each], second[each]) for each in passes}
+
+
+def missing_parameters(
+    function: Callable[..., object], roles: Iterable[str], options: Iterable[str]
+) -> str:
+    """What of a regime a path's signature has no place for, in words; empty if it takes all."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin may not tell
+        return ""
+    lacking = []
+    if not any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        places = sum(
+            each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters
+        )
+        lacking += [role for role in roles if role != UPSTREAM][places:]
+    if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+        names = {each.name for each in parameters}
+        lacking += [option for option in options if option not in names]
+    return ", ".join(lacking)
 
 
 def _once(
@@ -64,29 +90,32 @@ def _once(
     # The path gets a clone, one graph node above the leaf: whatever it writes there, even in place
     # through autograd, is seen below, and the gradient still arrives at the leaf.
     given = roles | {leaf_name: leaf.clone()}
+    inputs = [value for role, value in given.items() if role != UPSTREAM]
     outputs: dict[Pass, Output] = {}
     value: Any = None
     # The interpreter computes in NumPy, which warns where a GPU is silent: overflow to infinity is
     # what the sweep is looking for, and is judged, not warned of.
     with poison.poisoned(which), np.errstate(all="ignore"):
         try:
-            value = path.function(*given.values())
+            value = path.function(*inputs, **batch.options)
             forward = _wrong_result(value, shape) or _collected(value, which)
         except Exception as error:  # noqa: BLE001 - whatever a path raises is its verdict
             forward = _raised(error)
         # Each pass answers for what it changed itself.
         outputs["forward"] = replace(forward, mutated=_mutated_rows(batch, given))
         if "backward" in passes:
-            backward = _backward(value, leaf, which) if forward.fault is None else forward
+            backward = forward
+            if forward.fault is None:
+                backward = _backward(value, leaf, given.get(UPSTREAM), which)
             outputs["backward"] = replace(backward, mutated=_mutated_rows(batch, given))
     return {each: outputs[each] for each in passes}
 
 
-def _backward(value: Tensor, leaf: Tensor, which: int) -> Output:
+def _backward(value: Tensor, leaf: Tensor, upstream: Tensor | None, which: int) -> Output:
     if not value.requires_grad:
         return Output(None, Verdict.UNSUPPORTED, NO_GRADIENT)
     try:
-        value.backward(torch.ones_like(value))
+        value.backward(torch.ones_like(value) if upstream is None else upstream.to(value.dtype))
         if leaf.grad is None:
             return Output(None, Verdict.ERROR, "backward left no gradient at the first input")
         return _collected(leaf.grad, which)
@@ -134,7 +163,10 @@ def _mutated_rows(batch: Batch, after: dict[str, Tensor]) -> Tensor:
     changed = torch.zeros(first.shape[0], dtype=torch.bool)
     for role, before in batch.roles.items():
         differs = poison.bits_of(before) != poison.bits_of(after[role].detach().cpu())
-        changed |= differs.reshape(differs.shape[0], -1).any(dim=1)
+        if role in batch.shared:
+            changed |= differs.any()
+        else:
+            changed |= differs.reshape(differs.shape[0], -1).any(dim=1)
     return changed
 
 

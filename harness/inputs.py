@@ -1,7 +1,9 @@
 """Station one: the inputs of many magnitudes, drawn once and stacked as rows of one launch."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ class Batch:
 
     roles: Roles  # on the CPU, in the format's dtype; the first is what the magnitude scales
     rows: int  # rows of each magnitude
+    shared: tuple[str, ...] = ()  # roles that all rows have in common
+    options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of every function
 
     def widened(self) -> Roles:
         """The same inputs, exactly, with float roles in float64: what truth is computed from."""
@@ -75,8 +79,10 @@ def build_batch(
             fixed = torch.from_numpy(np.ascontiguousarray(base))
             if fixed.is_floating_point():
                 fixed = fixed.to(fmt.dtype)
-            roles[role] = fixed.repeat(len(magnitudes), *[1] * (fixed.dim() - 1))
-    return Batch(roles, rows=shape[0])
+            if role not in regime.shared:
+                fixed = fixed.repeat(len(magnitudes), *[1] * (fixed.dim() - 1))
+            roles[role] = fixed
+    return Batch(roles, shape[0], regime.shared, regime.options)
 
 
 def _scale(base: np.ndarray, magnitudes: list[float], fmt: Format) -> Tensor:

@@ -14,6 +14,10 @@ from harness.verdict import Verdict
 
 Roles = dict[str, Tensor]  # role name -> tensor, in the order the paths take them
 
+# The role that is no input: the gradient handed to backward, of the forward result's shape. Paths
+# do not get it, truth and slack do; a regime that draws none has upstream ones.
+UPSTREAM = "upstream"
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -45,9 +49,10 @@ class Path:
     """One implementation of an operation.
 
     `function` takes the operation's roles as positional arguments, in the operation's order, and
-    returns one tensor with one result a row (losses) or an element (norms), differentiable in the
-    first role. To say that it does not take a dtype or device it raises NotImplementedError, whose
-    text is recorded.
+    the regime's options by keyword; it returns one tensor with one result a row (losses) or an
+    element (norms), differentiable in the first role. A regime with roles or options that its
+    signature lacks is recorded as unsupported. To say that it does not take a dtype or device it
+    raises NotImplementedError, whose text is recorded.
     """
 
     name: str
@@ -100,8 +105,10 @@ class Regime:
 
     `draw` returns the operation's roles as float64 or int64 arrays at magnitude 1. The first role
     is multiplied by the magnitude, clipped to the format's finite values and rounded; the other
-    float roles are only rounded. `magnitudes` limits the axis: given a format it returns the
-    (low, high) that make sense, or (0.0, 0.0) where the regime has no magnitude.
+    float roles are only rounded. Roles are laid out row by row, except those named in `shared`,
+    which all rows have in common (a norm's weight). `options` go to the operation's functions and
+    to the paths by keyword, and into the case's id. `magnitudes` limits the axis: given a format it
+    returns the (low, high) that make sense, or (0.0, 0.0) where the regime has no magnitude.
     """
 
     name: str
@@ -111,6 +118,8 @@ class Regime:
         default=lambda fmt: (fmt.smallest, fmt.largest)
     )
     shape: tuple[int, int] | None = None  # where the operation's own shape would hide the point
+    options: Mapping[str, float | str | bool] = field(default_factory=dict)
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +127,16 @@ class Operation:
     """A mathematical function, with all that is needed to judge implementations of it.
 
     The functions take the inputs already rounded to the case's dtype and widened to float64, rows
-    along the first dimension, and return the truth of "forward" and of "backward": the gradient of
-    the sum of all outputs (upstream ones) with respect to the first role.
+    along the first dimension, and the regime's options by keyword. They return the truth of
+    "forward" and of "backward": the gradient with respect to the first role, of the sum of all
+    outputs (upstream ones) or, where there is a role "upstream", of their sum weighted by it.
     """
 
     name: str
     meaning: str
-    truth: Callable[[Roles], dict[str, Tensor]]  # float64 formulas, for fp16, bf16 and fp32
-    certified: Callable[[dict[str, list[Any]]], dict[str, list[Any]]]  # one row in, arb balls out
-    slack: Callable[[Roles], dict[str, Tensor]]
+    truth: Callable[..., dict[str, Tensor]]  # of Roles; float64 formulas, for fp16, bf16 and fp32
+    certified: Callable[..., dict[str, list[Any]]]  # of one row's lists; returns arb balls
+    slack: Callable[..., dict[str, Tensor]]  # of Roles
     regimes: tuple[Regime, ...]
     paths: tuple[Path, ...]
     max_ulp: float = 2.0  # of the output's dtype

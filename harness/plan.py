@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from harness.case import PASSES, Case, Pass
+from harness.case import PASSES, Case, Pass, decimal
 from harness.errors import InputError, unknown
 from harness.formats import FORMATS, Format
 from harness.magnitudes import MagnitudeRange, grid
@@ -34,7 +34,11 @@ class Item:
         """The case of one magnitude and pass."""
         operation, path, dtype, regime = self.key
         shape = self.operation.shape_in(self.regime)
-        return Case(operation, path, dtype, regime, magnitude, shape, pass_)
+        options = tuple(
+            (key, decimal(value) if isinstance(value, float) else str(value))
+            for key, value in sorted(self.regime.options.items())
+        )
+        return Case(operation, path, dtype, regime, magnitude, shape, pass_, options)
 
     def cases(self) -> list[Case]:
         """The cases of the grid; refining a frontier adds those that it visits."""

@@ -1,6 +1,7 @@
 """Station two: the exact result of a batch, in float64 or, for fp64 inputs, in certified balls."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,15 +29,15 @@ def expected_of(operation: Operation, fmt: Format, batch: Batch) -> dict[str, Ex
         ArithmeticError: if a ball cannot be made narrow enough.
     """
     roles = batch.widened()
-    slack = operation.slack(roles)
+    slack = operation.slack(roles, **batch.options)
     if fmt.name != "fp64":
-        values = operation.truth(roles)
+        values = operation.truth(roles, **batch.options)
         return {name: Expected.of(values[name], slack[name]) for name in values}
-    return _certified(operation, roles, slack)
+    return _certified(operation, batch, roles, slack)
 
 
 def _certified(
-    operation: Operation, roles: dict[str, Tensor], slack: dict[str, Tensor]
+    operation: Operation, batch: Batch, roles: dict[str, Tensor], slack: dict[str, Tensor]
 ) -> dict[str, Expected]:
     rows = next(iter(roles.values())).shape[0]
     columns = {role: value.tolist() for role, value in roles.items()}
@@ -45,15 +46,19 @@ def _certified(
     first = next(iter(roles.values())).reshape(rows, -1)
     # NaN, +inf or nothing but masks: no ball says more than the formulas' NaN and inf do.
     strange = (~(first < math.inf)).any(dim=1) | (first == -math.inf).all(dim=1)
-    formulas = operation.truth(roles) if bool(strange.any()) else {}
+    formulas = operation.truth(roles, **batch.options) if bool(strange.any()) else {}
     for row in range(rows):
         if strange[row]:
             for name in found:
                 plain = formulas[name][row].reshape(-1).tolist()
                 found[name].append([(value, 0.0, False) for value in plain])
             continue
-        inputs = {role: values[row] for role, values in columns.items()}
-        balls = _narrow_balls(operation, inputs, {name: scales[name][row] for name in scales})
+        inputs = {
+            role: values if role in batch.shared else values[row]
+            for role, values in columns.items()
+        }
+        scale = {name: scales[name][row] for name in scales}
+        balls = _narrow_balls(operation, inputs, batch.options, scale)
         for name in found:
             found[name].append([_split(ball) for ball in balls[name]])
     expected = {}
@@ -67,7 +72,10 @@ def _certified(
 
 
 def _narrow_balls(
-    operation: Operation, inputs: dict[str, Any], scales: dict[str, list[float]]
+    operation: Operation,
+    inputs: dict[str, Any],
+    options: Mapping[str, Any],
+    scales: dict[str, list[float]],
 ) -> dict[str, list[Any]]:
     import flint  # heavy, and needed for fp64 alone
 
@@ -75,7 +83,7 @@ def _narrow_balls(
     try:
         for precision in _PRECISIONS:
             flint.ctx.prec = precision
-            balls = operation.certified(inputs)
+            balls = operation.certified(inputs, **options)
             if all(
                 _narrow(ball, scale)
                 for name, row in balls.items()

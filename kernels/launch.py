@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
+
+from . import launch_table
 
 # Decided where triton decides it: @triton.jit reads the switch while the kernels are being defined.
 INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
@@ -32,11 +36,73 @@ _SUMS = {
     torch.float64: torch.float64,
 }
 _TRITON_DTYPE = {torch.float32: tl.float32, torch.float64: tl.float64}
+_DTYPE_NAMES = {
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.float32: "fp32",
+    torch.float64: "fp64",
+}
+# The device whose launch shapes CPU tensors get, see `shaped_as`.
+_shaped_as: str | None = None
 
 
 def uses_triton(tensor: torch.Tensor) -> bool:
     """Whether this tensor goes through the Triton kernel rather than the stable PyTorch formula."""
-    return tensor.is_cuda or INTERPRETED
+    return tensor.is_cuda or INTERPRETED or _shaped_as is not None
+
+
+@contextlib.contextmanager
+def shaped_as(device: str) -> Iterator[None]:
+    """Launch the kernels for CPU tensors, too, in the shapes they have on `cuda:90`, `hip:gfx942`.
+
+    For looking at launches: in the interpreter, which otherwise takes fatter tiles, they do the
+    memory accesses of that GPU; elsewhere somebody must catch them, since a CPU runs no kernel.
+    """
+    global _shaped_as
+    before, _shaped_as = _shaped_as, device
+    try:
+        yield
+    finally:
+        _shaped_as = before
+
+
+def fat() -> bool:
+    """Whether tiles are made for the interpreter: few and fat."""
+    return INTERPRETED and _shaped_as is None
+
+
+def device_of(tensor: torch.Tensor) -> str:
+    """The device that a tensor's launch is shaped for: `cuda:90`, `hip:gfx942`, or `interpreter`."""
+    if _shaped_as is not None:
+        return _shaped_as
+    return _name_of(tensor.device.index) if tensor.is_cuda else "interpreter"
+
+
+@functools.cache
+def _name_of(index: int | None) -> str:
+    properties = torch.cuda.get_device_properties(index)
+    if torch.version.hip:
+        return f"hip:{properties.gcnArchName.partition(':')[0]}"
+    return f"cuda:{properties.major}{properties.minor}"
+
+
+def shape(family: str, tensor: torch.Tensor, columns: int) -> launch_table.Shape:
+    """What the table of launch shapes says for a family of kernels ("normalize_backward")."""
+    name = _DTYPE_NAMES[tensor.dtype]
+    return launch_table.lookup(family, name, device_of(tensor), columns)
+
+
+def options(family: str, tensor: torch.Tensor, columns: int, elements: int) -> dict[str, Any]:
+    """The compiler's options for a launch whose programs hold so many elements each."""
+    # 32 threads a warp but on AMD's data-centre GPUs.
+    lanes = 64 if device_of(tensor).startswith("hip:gfx9") else 32
+    warps = shape(family, tensor, columns).warps(elements, lanes)
+    return OPTIONS | {"num_warps": warps}
+
+
+def checks_by_default(tensor: torch.Tensor) -> bool:
+    """Whether values are looked at unasked: not on a GPU, where looking means waiting."""
+    return not tensor.is_cuda
 
 
 def is_supported(dtype: torch.dtype) -> bool:
@@ -71,10 +137,41 @@ def tile(rows: int, columns: int) -> tuple[int, int]:
     interpreter runs one program after another at a fixed cost an operation, so there few, fat
     programs are fast.
     """
-    elements, widest = (65536, 4096) if INTERPRETED else (4096, 4096)
+    elements, widest = (65536, 4096) if fat() else (4096, 4096)
     block_n = min(triton.next_power_of_2(max(columns, 1)), widest)
     block_m = min(triton.next_power_of_2(max(rows, 1)), max(elements // block_n, 1))
     return block_m, block_n
+
+
+# The widest row that one program keeps on chip, so that it is read once: by dtype of statistics.
+WIDEST_ON_CHIP = {torch.float32: 16384, torch.float64: 8192}
+
+
+def row_pieces(columns: int, dtype: torch.dtype) -> tuple[int, ...]:
+    """The powers of two, largest first, that a row of this many elements is held in, or () for a
+    row that does not fit on chip and is looped over.
+
+    A single power of two would leave up to half of the lanes idle (5,000 of 8,192); the pieces
+    (4096, 1024) waste at most a tenth.
+    """
+    if columns > WIDEST_ON_CHIP[statistics_dtype(dtype)]:
+        return ()
+    pieces: list[int] = []
+    rest = max(columns, 1)
+    while rest > 0:
+        piece = triton.next_power_of_2(rest)
+        if piece > 128 and 10 * (piece - rest) > columns:
+            piece //= 2
+        pieces.append(piece)
+        rest -= piece
+    return tuple(pieces)
+
+
+def row_block(rows: int, pieces: tuple[int, ...]) -> int:
+    """Rows of one program whose rows are held in these pieces, a power of two; see `tile`."""
+    elements = 65536 if fat() else 4096
+    most = max(elements // triton.next_power_of_2(sum(pieces)), 1)
+    return min(triton.next_power_of_2(max(rows, 1)), most)
 
 
 def static_blocks(columns: int, block_n: int) -> int:

@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 from .. import launch
-from .fused import Normalize
+from .autograd import Normalize
 
 __all__ = ["normalize"]
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """Divide by the Euclidean norm along a dimension, as torch.nn.functional.normalize defines it.
+    """Divide by the p-norm along a dimension, as torch.nn.functional.normalize defines it.
 
     Args:
         input: any shape, in fp16, bf16, fp32 or fp64.
-        p: the norm's exponent, 2.0.
+        p: the norm's exponent, within [0, inf]. The Euclidean norm, 2.0, is fused; any other goes
+            through a stable PyTorch formula, on a GPU too.
         dim: the dimension along which each vector lies.
         eps: the norm's floor, held in fp32 (fp64 for fp64 inputs) whatever the input's dtype. 0
             means no floor.
@@ -34,14 +35,14 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
 
     Raises:
         TypeError: on a dtype that is not listed above.
-        ValueError: on an eps that is negative, NaN or too large for the dtype.
+        ValueError: on a p that is negative or NaN; on an eps that is negative, NaN or too large for
+            the dtype.
         IndexError: on a dimension that the input does not have.
-        NotImplementedError: on a p other than 2.
 
     The formula (see `kernels.normalize.fused`) scales by powers of two, so no square overflows or
     vanishes. The zero vector goes to the zero vector, and its gradient is zero: any other choice, 1
-    / eps included, does not fit fp16. The gradient can be taken once; asking for a second
-    derivative raises RuntimeError.
+    / eps included, does not fit fp16. Second derivatives and torch.func's transforms work; forward
+    mode raises.
 
     >>> import torch
     >>> normalize(torch.tensor([[6e4, 0.0, 6e4], [0.0, 0.0, 0.0]], dtype=torch.float16))
@@ -56,16 +57,13 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
     if input.dim() == 0:
         return normalize(input.reshape(1), p, 0, eps).reshape(())
     moved = input.movedim(dim, -1)
-    rows = (
-        moved.reshape(-1, moved.shape[-1]) if input.numel() else moved.reshape(0, moved.shape[-1])
-    )
-    y = Normalize.apply(rows.contiguous(), float(eps))[0]
-    return y.reshape(moved.shape).movedim(-1, dim)
+    y: Tensor = Normalize.apply(moved, float(p), float(eps))[0]
+    return y.movedim(-1, dim)
 
 
 def _validate(input: Tensor, p: float, dim: int, eps: float) -> None:
-    if p != 2.0:
-        raise NotImplementedError(f"normalize computes the Euclidean norm, p=2.0, only; got p={p}")
+    if not p >= 0.0:
+        raise ValueError(f"p must be the exponent of a norm, 0 or above, inf included; got p={p}")
     if not launch.is_supported(input.dtype):
         raise TypeError(f"input must be fp16, bf16, fp32 or fp64, got {input.dtype}")
     n_dims = max(input.dim(), 1)

@@ -1,5 +1,4 @@
-"""x / max(||x||, eps) along the rows of a matrix: the Triton kernels, the registered operators, the
-autograd function.
+"""x / max(||x||, eps) along the rows of a matrix: the Triton kernels.
 
 A sum of squares overflows from sqrt(max) on and vanishes below sqrt(min). So each row is divided by
 a power of two s taken from the exponent bits of its largest element, which is exact to do and to
@@ -7,8 +6,9 @@ undo:
 
     z = x / s,    r = sqrt(sum z**2),    y = z / r,    and y = x / eps where s r < eps.
 
-Rows wider than a tile carry the pair (s, sum of squares) from block to block, as LAPACK's dnrm2
-does. Backward treats the upstream gradient g the same way, with a power of two t of its own:
+A row that fits on chip is read once; a wider one carries the pair (s, sum of squares) from block to
+block, as LAPACK's dnrm2 does. Backward treats the upstream gradient g the same way, with a power of
+two t of its own:
 
     dx = (t / s) (h - y sum(y h)) / r  with h = g / t,    and dx = g / eps where s r < eps.
 
@@ -19,12 +19,8 @@ the small ones back. So backward computes in fp64 (fp16, of a short range, in fp
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from .. import launch
 from ..convert import narrow, widen
@@ -38,13 +34,10 @@ from ..elementary import (
     times_power_of_two,
     unboosting_factors,
 )
-from ..first_order import first_order
-from . import reference
+from ..row import load_row, store_piece
 
 # The power of two that fp64 rows are held with in backward: twice it, and a row's sum, fit fp64.
 _BOOST = tl.constexpr(500)
-
-# --- kernels --------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -78,6 +71,30 @@ def below_floor(root, exponent, EPS: tl.constexpr):
 
 
 @triton.jit
+def _take_in(x, exponent, squares, lost, strange, STATISTICS: tl.constexpr, SUMS: tl.constexpr):
+    """The pair (s, sum of squares) of each row after one more tile of it."""
+    finite = tl.abs(x) < float("inf")
+    kind = tl.where(finite, 0, tl.where(x == x, 1, 2))
+    strange = tl.maximum(strange, tl.max(kind, axis=1))
+    x = tl.where(finite, x, 0.0)
+    new_exponent = tl.maximum(exponent, scale_exponent(x))
+    z = x * power_of_two(-new_exponent, STATISTICS)[:, None]
+    down = power_of_two(exponent, STATISTICS) * power_of_two(-new_exponent, STATISTICS)
+    down = (down * down).to(SUMS)
+    squares, lost = add_compensated(squares * down, lost * down, sum_squares(z, SUMS))
+    return new_exponent, squares, lost, strange
+
+
+@triton.jit
+def _direction(x, inverse, denominator):
+    """A tile of y; NaN where x is not finite, as in torch, where it is inf / inf."""
+    finite = tl.abs(x) < float("inf")
+    z = tl.where(finite, x, 0.0) * inverse[:, None]
+    y = divide(z, tl.broadcast_to(denominator[:, None], z.shape))
+    return tl.where(finite, y, float("nan"))
+
+
+@triton.jit
 def _forward_kernel(
     x_ptr,  # (N, K) contiguous
     y_ptr,  # (N, K) out
@@ -88,6 +105,7 @@ def _forward_kernel(
     EPS: tl.constexpr,
     STATISTICS: tl.constexpr,
     SUMS: tl.constexpr,
+    PIECES: tl.constexpr,  # of a row that is held on chip, else ()
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
@@ -98,21 +116,22 @@ def _forward_kernel(
     squares = tl.zeros([BLOCK_M], SUMS)
     lost = tl.zeros([BLOCK_M], SUMS)
     strange = tl.zeros([BLOCK_M], tl.int32)  # 1: the row holds an infinity, 2: a NaN
-    for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
-        columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
-        mask = inside[:, None] & (columns < n_columns)[None, :]
-        offsets = rows[:, None] * n_columns + columns[None, :]
-        x = widen(tl.load(x_ptr + offsets, mask=mask, other=0.0), STATISTICS)
-        finite = tl.abs(x) < float("inf")
-        kind = tl.where(finite, 0, tl.where(x == x, 1, 2))
-        strange = tl.maximum(strange, tl.max(kind, axis=1))
-        x = tl.where(finite, x, 0.0)
-        new_exponent = tl.maximum(exponent, scale_exponent(x))
-        z = x * power_of_two(-new_exponent, STATISTICS)[:, None]
-        down = power_of_two(exponent, STATISTICS) * power_of_two(-new_exponent, STATISTICS)
-        down = (down * down).to(SUMS)
-        squares, lost = add_compensated(squares * down, lost * down, sum_squares(z, SUMS))
-        exponent = new_exponent
+    if len(PIECES) > 0:
+        row = load_row(x_ptr, rows, inside, n_columns, n_columns, 0.0, PIECES)
+        for i in tl.static_range(len(PIECES)):
+            x = widen(row[i], STATISTICS)
+            exponent, squares, lost, strange = _take_in(
+                x, exponent, squares, lost, strange, STATISTICS, SUMS
+            )
+    else:
+        for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
+            columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
+            mask = inside[:, None] & (columns < n_columns)[None, :]
+            offsets = rows[:, None] * n_columns + columns[None, :]
+            x = widen(tl.load(x_ptr + offsets, mask=mask, other=0.0), STATISTICS)
+            exponent, squares, lost, strange = _take_in(
+                x, exponent, squares, lost, strange, STATISTICS, SUMS
+            )
     root = square_root(squares).to(STATISTICS)
 
     below = below_floor(root, exponent, EPS)
@@ -121,19 +140,73 @@ def _forward_kernel(
     denominator = tl.where(denominator > 0.0, denominator, 1.0)  # eps = 0 and a zero vector: 0 / 1
     root = tl.where(strange == 0, root, tl.where(strange == 1, float("inf"), float("nan")))
     denominator = tl.where(strange == 0, denominator, root)
-    for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
-        columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
-        mask = inside[:, None] & (columns < n_columns)[None, :]
-        offsets = rows[:, None] * n_columns + columns[None, :]
-        x = widen(tl.load(x_ptr + offsets, mask=mask, other=0.0), STATISTICS)
-        finite = tl.abs(x) < float("inf")
-        z = tl.where(finite, x, 0.0) * inverse[:, None]
-        y = tl.where(
-            finite, divide(z, tl.broadcast_to(denominator[:, None], z.shape)), float("nan")
-        )
-        tl.store(y_ptr + offsets, narrow(y, y_ptr.dtype.element_ty), mask=mask)
     tl.store(exponent_ptr + rows, exponent, mask=inside)
     tl.store(root_ptr + rows, root, mask=inside)
+    if len(PIECES) > 0:
+        start = 0
+        for i in tl.static_range(len(PIECES)):
+            y = _direction(widen(row[i], STATISTICS), inverse, denominator)
+            y = narrow(y, y_ptr.dtype.element_ty)
+            store_piece(y_ptr, rows, inside, n_columns, n_columns, y, start)
+            start += PIECES[i]
+    else:
+        for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
+            columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
+            mask = inside[:, None] & (columns < n_columns)[None, :]
+            offsets = rows[:, None] * n_columns + columns[None, :]
+            x = widen(tl.load(x_ptr + offsets, mask=mask, other=0.0), STATISTICS)
+            y = _direction(x, inverse, denominator)
+            tl.store(y_ptr + offsets, narrow(y, y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _project(x, g, g_exponent, dot, lost, spoilt, z_exponent, root, boost, WIDE: tl.constexpr):
+    """The pair (t, sum(y h)) of each row after one more tile of it, and the sum of y g over
+    infinite and NaN g.
+    """
+    finite = tl.abs(g) < float("inf")
+    strange = tl.where(finite, 0.0, g)
+    g = tl.where(finite, g, 0.0)
+    new_exponent = tl.maximum(g_exponent, scale_exponent(g))
+    h = scaled_to(g, boost - new_exponent, WIDE)
+    z = scaled_to(tl.where(tl.abs(x) < float("inf"), x, 0.0), z_exponent, WIDE)
+    y = divide(z, tl.broadcast_to(root[:, None], z.shape))
+    # In two steps: the exponents lie up to twice the normal range apart.
+    down = g_exponent - new_exponent
+    dot, lost = times_power_of_two(dot, down), times_power_of_two(lost, down)
+    dot, lost = add_compensated(dot, lost, tl.sum(y * h, axis=1))
+    # By extremes, since NumPy warns of inf - inf within a sum.
+    strange = tl.where(finite, 0.0, y * strange)
+    spoilt += tl.max(tl.where(strange > 0.0, strange, 0.0), axis=1)
+    spoilt += tl.min(tl.where(strange < 0.0, strange, 0.0), axis=1)
+    unordered = tl.max(tl.where(strange == strange, 0, 1), axis=1)
+    return new_exponent, dot, lost, tl.where(unordered > 0, float("nan"), spoilt)
+
+
+@triton.jit
+def _reject(
+    x, g, dot, first, second, denominator, reciprocal, z_exponent, h_exponent, root, early, shift,
+    zero, spoilt, STATISTICS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """A tile of the gradient: what of h lies across y, brought back by t / s; where the sum over y
+    g is not finite, g - y times that sum.
+    """
+    finite = tl.abs(g) < float("inf")
+    h = scaled_to(tl.where(finite, g, 0.0), h_exponent, WIDE)
+    z = scaled_to(tl.where(tl.abs(x) < float("inf"), x, 0.0), z_exponent, WIDE)
+    y = divide(z, tl.broadcast_to(root[:, None], z.shape))
+    if STATISTICS == tl.float64:
+        out = h - y * first[:, None] * second[:, None]
+        out = divide(out, tl.broadcast_to(denominator[:, None], z.shape)) * early[:, None]
+    elif WIDE == tl.float64:
+        # One more rounding of fp64 is nothing to an fp32 result, and saves a division.
+        out = (h - y * dot[:, None]) * reciprocal[:, None]
+    else:
+        out = divide(h - y * dot[:, None], tl.broadcast_to(denominator[:, None], z.shape))
+    out = times_power_of_two(out, tl.broadcast_to(shift[:, None], z.shape))
+    out = tl.where(zero[:, None], 0.0, out)
+    out = tl.where(finite, out, g)
+    return tl.where((spoilt == 0.0)[:, None], out, out - y * spoilt[:, None])
 
 
 @triton.jit
@@ -148,6 +221,7 @@ def _backward_kernel(
     EPS: tl.constexpr,
     STATISTICS: tl.constexpr,
     WIDE: tl.constexpr,
+    PIECES: tl.constexpr,  # of a row that is held on chip, else ()
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
@@ -158,35 +232,38 @@ def _backward_kernel(
     saved_root = tl.load(root_ptr + rows, mask=inside, other=1.0)
     strange = (saved_root != saved_root) | (saved_root == float("inf"))
     root = tl.where(strange | (saved_root == 0.0), 1.0, saved_root)
-    root = root.to(WIDE)
+    # A subnormal row's s is clamped, and its root small: what it lacks goes to the exponents.
+    root_exponent = exponent_of(root)
+    root = (root * power_of_two(-root_exponent, STATISTICS)).to(WIDE)
     # Nothing is wider than fp64: there what is small is held boosted.
     boost = tl.zeros([BLOCK_M], tl.int32)
     if STATISTICS == tl.float64:
         boost += _BOOST
-    z_exponent = boost - exponent
+    z_exponent = boost - exponent - root_exponent
 
     # First pass: t and sum(y h), carried from block to block like the pair (s, sum of squares).
     g_exponent = exponent_of(tl.zeros([BLOCK_M], STATISTICS))
     dot = tl.zeros([BLOCK_M], WIDE)
     lost = tl.zeros([BLOCK_M], WIDE)
-    for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
-        columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
-        mask = inside[:, None] & (columns < n_columns)[None, :]
-        offsets = rows[:, None] * n_columns + columns[None, :]
-        x = widen(tl.load(x_ptr + offsets, mask=mask, other=0.0), STATISTICS)
-        g = widen(tl.load(upstream + offsets, mask=mask, other=0.0), STATISTICS)
-        finite = tl.abs(g) < float("inf")
-        strange = strange | (tl.max(tl.where(finite, 0, 1), axis=1) > 0)
-        g = tl.where(finite, g, 0.0)
-        new_exponent = tl.maximum(g_exponent, scale_exponent(g))
-        h = scaled_to(g, boost - new_exponent, WIDE)
-        z = scaled_to(tl.where(tl.abs(x) < float("inf"), x, 0.0), z_exponent, WIDE)
-        y = divide(z, tl.broadcast_to(root[:, None], z.shape))
-        # In two steps: the exponents lie up to twice the normal range apart.
-        down = g_exponent - new_exponent
-        dot, lost = times_power_of_two(dot, down), times_power_of_two(lost, down)
-        dot, lost = add_compensated(dot, lost, tl.sum(y * h, axis=1))
-        g_exponent = new_exponent
+    spoilt = tl.where(strange, float("nan"), tl.zeros([BLOCK_M], WIDE))
+    if len(PIECES) > 0:
+        x_row = load_row(x_ptr, rows, inside, n_columns, n_columns, 0.0, PIECES)
+        g_row = load_row(upstream, rows, inside, n_columns, n_columns, 0.0, PIECES)
+        for i in tl.static_range(len(PIECES)):
+            x, g = widen(x_row[i], STATISTICS), widen(g_row[i], STATISTICS)
+            g_exponent, dot, lost, spoilt = _project(
+                x, g, g_exponent, dot, lost, spoilt, z_exponent, root, boost, WIDE
+            )
+    else:
+        for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
+            columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
+            mask = inside[:, None] & (columns < n_columns)[None, :]
+            offsets = rows[:, None] * n_columns + columns[None, :]
+            x = widen(tl.load(x_ptr + offsets, mask=mask, other=0.0), STATISTICS)
+            g = widen(tl.load(upstream + offsets, mask=mask, other=0.0), STATISTICS)
+            g_exponent, dot, lost, spoilt = _project(
+                x, g, g_exponent, dot, lost, spoilt, z_exponent, root, boost, WIDE
+            )
 
     # Below eps the gradient is g / eps, element by element; at the zero vector it is 0 by policy.
     zero = saved_root == 0.0
@@ -197,118 +274,35 @@ def _backward_kernel(
     reciprocal = 1.0 / denominator
     h_exponent = tl.where(floored, 0, 2 * boost - g_exponent)
     dot = tl.where(floored, 0.0, dot)
-    shift = tl.where(floored, 0, g_exponent - exponent)
+    shift = tl.where(floored, 0, g_exponent - exponent - root_exponent)
+    first, second = dot, dot
     if STATISTICS == tl.float64:
         first, second = unboosting_factors(dot, _BOOST)
     # 2**(shift - 2 boost) may lie below twice the normal range: then one half of it comes first.
     early = power_of_two(tl.where((shift < -_BOOST) & ~floored, -2 * boost, 0), WIDE)
     shift = tl.where((shift < -_BOOST) | floored, shift, shift - 2 * boost)
-    for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
-        columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
-        mask = inside[:, None] & (columns < n_columns)[None, :]
-        offsets = rows[:, None] * n_columns + columns[None, :]
-        x = widen(tl.load(x_ptr + offsets, mask=mask, other=0.0), STATISTICS)
-        g = widen(tl.load(upstream + offsets, mask=mask, other=0.0), STATISTICS)
-        finite = tl.abs(g) < float("inf")
-        h = scaled_to(tl.where(finite, g, 0.0), h_exponent, WIDE)
-        z = scaled_to(tl.where(tl.abs(x) < float("inf"), x, 0.0), z_exponent, WIDE)
-        y = divide(z, tl.broadcast_to(root[:, None], z.shape))
-        if STATISTICS == tl.float64:
-            out = h - y * first[:, None] * second[:, None]
-            out = divide(out, tl.broadcast_to(denominator[:, None], z.shape)) * early[:, None]
-        elif WIDE == tl.float64:
-            # One more rounding of fp64 is nothing to an fp32 result, and saves a division.
-            out = (h - y * dot[:, None]) * reciprocal[:, None]
-        else:
-            out = divide(h - y * dot[:, None], tl.broadcast_to(denominator[:, None], z.shape))
-        out = times_power_of_two(out, tl.broadcast_to(shift[:, None], z.shape))
-        out = tl.where(zero[:, None], 0.0, out)
-        out = tl.where(finite, out, g)
-        out = tl.where((strange & ~floored)[:, None], float("nan"), out)
-        tl.store(gradient + offsets, narrow(out, gradient.dtype.element_ty), mask=mask)
-
-
-# --- operators: allocate and launch ---------------------------------------------------------------
-
-
-def _grid_and_options(x: Tensor, eps: float) -> tuple[tuple[int], dict[str, Any]]:
-    n_rows, n_columns = x.shape
-    block_m, block_n = launch.tile(n_rows, n_columns)
-    constants = {
-        "EPS": eps,
-        "STATISTICS": launch.triton_dtype(launch.statistics_dtype(x.dtype)),
-        "BLOCK_M": block_m,
-        "BLOCK_N": block_n,
-        "STATIC_BLOCKS": launch.static_blocks(n_columns, block_n),
-    }
-    return (triton.cdiv(n_rows, block_m),), constants | launch.OPTIONS
-
-
-def _empty_outputs(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    exponent = x.new_empty(x.shape[0], dtype=torch.int32)
-    root = x.new_empty(x.shape[0], dtype=launch.statistics_dtype(x.dtype))
-    return torch.empty_like(x), exponent, root
-
-
-@torch.library.custom_op("kernels::normalize_forward", mutates_args=())
-def forward_op(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the exponent of s, and r, for contiguous (N, K)."""
-    if not launch.uses_triton(x):
-        return reference.stable_forward(x, eps)
-    y, exponent, root = _empty_outputs(x)
-    if x.numel():
-        grid, options = _grid_and_options(x, eps)
-        with launch.on_device(x):
-            sums = launch.triton_dtype(launch.sum_dtype(x.dtype))
-            _forward_kernel[grid](x, y, exponent, root, *x.shape, SUMS=sums, **options)
-    return y, exponent, root
-
-
-@forward_op.register_fake
-def _(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty_outputs(x)
-
-
-@torch.library.custom_op("kernels::normalize_backward", mutates_args=())
-def backward_op(upstream: Tensor, x: Tensor, exponent: Tensor, root: Tensor, eps: float) -> Tensor:
-    """The gradient of x for an upstream gradient, both contiguous (N, K), from s and r."""
-    if not launch.uses_triton(x):
-        return reference.stable_backward(upstream, x, exponent, root, eps)
-    gradient = torch.empty_like(x)
-    if x.numel():
-        grid, options = _grid_and_options(x, eps)
-        with launch.on_device(x):
-            wide = launch.triton_dtype(reference.gradient_dtype(x.dtype))
-            _backward_kernel[grid](
-                upstream, x, exponent, root, gradient, *x.shape, WIDE=wide, **options
-            )
-    return gradient
-
-
-@backward_op.register_fake
-def _(upstream: Tensor, x: Tensor, exponent: Tensor, root: Tensor, eps: float) -> Tensor:
-    return torch.empty_like(x)
-
-
-# --- autograd -------------------------------------------------------------------------------------
-
-
-class Normalize(torch.autograd.Function):
-    """y, the exponent of s, and r, for contiguous rows (N, K). Saves the statistics, not y."""
-
-    @staticmethod
-    def forward(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        return forward_op(x, eps)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, ctx.eps = inputs
-        _, exponent, root = output
-        ctx.mark_non_differentiable(exponent, root)
-        ctx.save_for_backward(x, exponent, root)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        x, exponent, root = ctx.saved_tensors
-        arguments = (grad.contiguous(), x, exponent, root, ctx.eps)
-        return first_order("normalize", backward_op, *arguments), None
+    shift = tl.maximum(shift, -2044)  # fp64's; it is zero from there on anyway
+    spoilt = tl.where(floored, 0.0, spoilt)
+    if len(PIECES) > 0:
+        start = 0
+        for i in tl.static_range(len(PIECES)):
+            x, g = widen(x_row[i], STATISTICS), widen(g_row[i], STATISTICS)
+            out = _reject(
+                x, g, dot, first, second, denominator, reciprocal, z_exponent, h_exponent, root,
+                early, shift, zero, spoilt, STATISTICS, WIDE,
+            )  # fmt: skip
+            out = narrow(out, gradient.dtype.element_ty)
+            store_piece(gradient, rows, inside, n_columns, n_columns, out, start)
+            start += PIECES[i]
+    else:
+        for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
+            columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
+            mask = inside[:, None] & (columns < n_columns)[None, :]
+            offsets = rows[:, None] * n_columns + columns[None, :]
+            x = widen(tl.load(x_ptr + offsets, mask=mask, other=0.0), STATISTICS)
+            g = widen(tl.load(upstream + offsets, mask=mask, other=0.0), STATISTICS)
+            out = _reject(
+                x, g, dot, first, second, denominator, reciprocal, z_exponent, h_exponent, root,
+                early, shift, zero, spoilt, STATISTICS, WIDE,
+            )  # fmt: skip
+            tl.store(gradient + offsets, narrow(out, gradient.dtype.element_ty), mask=mask)

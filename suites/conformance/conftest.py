@@ -63,8 +63,37 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles of 4 rows and 64 columns, so that short rows already span several blocks."""
+    """Tiles of 4 rows and 64 columns and no row held on chip, so that short rows already span
+    several blocks.
+    """
     monkeypatch.setattr(launch, "tile", lambda rows, columns: (4, 64))
+    monkeypatch.setattr(launch, "row_pieces", lambda columns, dtype: ())
+
+
+@pytest.fixture(params=["on_chip", "looped", "formula"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The three ways a row goes: held on chip, here in pieces of at most 64 columns; looped over in
+    blocks of 64; through the PyTorch formula.
+    """
+    if request.param == "on_chip":
+        whole = launch.row_pieces
+
+        def small(columns: int, dtype: torch.dtype) -> tuple[int, ...]:
+            return (64,) * (columns // 64) + (whole(columns % 64, dtype) if columns % 64 else ())
+
+        monkeypatch.setattr(launch, "row_pieces", small)
+        monkeypatch.setattr(launch, "row_block", lambda rows, pieces: 4)
+    elif request.param == "looped":
+        request.getfixturevalue("small_tiles")
+    else:
+        monkeypatch.setattr(launch, "uses_triton", lambda tensor: False)
+    return str(request.param)
+
+
+@pytest.fixture
+def unchecked_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets are not looked at unless asked for: what a GPU does by default, on any device."""
+    monkeypatch.setattr(launch, "checks_by_default", lambda tensor: False)
 
 
 @pytest.fixture

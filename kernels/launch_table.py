@@ -1,0 +1,182 @@
+"""The table of launch shapes: how much of a tensor one program holds, and over how many threads.
+
+Two numbers make a shape. `tile` is the number of elements that a program holds at once: several
+short rows, or a piece of a row that is looped over (a row kept on chip is held whole, whatever its
+length). `per_thread` is how many of them a thread holds; the number of warps follows. Few elements
+a thread waste the wide loads (16 bytes are 8 fp16 or 2 fp64 elements), many overflow the register
+file: 255 registers a thread at most, and what does not fit is spilled to memory.
+
+An entry applies to a family of kernels ("normalize_backward"), a dtype, a device ("cuda:90",
+"hip:gfx942") and rows up to a width; "*" means any. The first that applies counts. Entries that
+`stability tune` measured on this machine's GPU come first, from `user_file()`; then DEFAULTS, which
+were chosen with `stability inspect` as the fewest warps without a spill on any target (a spill
+costs memory traffic, the one thing these kernels are bound by; fewer warps reduce faster and leave
+room for other programs).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+MOST_THREADS = 1024  # of a program, on every GPU here
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A launch shape: elements that a program holds at once, and elements that a thread holds."""
+
+    tile: int  # a power of two
+    per_thread: int  # a power of two
+
+    def __post_init__(self) -> None:
+        for name, value in (("tile", self.tile), ("per_thread", self.per_thread)):
+            if not isinstance(value, int) or value < 1 or value & (value - 1):
+                raise ValueError(f"{name} must be a power of two, got {value!r}")
+
+    def warps(self, elements: int, lanes: int = 32) -> int:
+        """Warps (of so many lanes) of a program that holds so many elements; a power of two."""
+        wanted = max(elements // (self.per_thread * lanes), 1)
+        return min(1 << (wanted.bit_length() - 1), MOST_THREADS // lanes)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the table: where a shape applies."""
+
+    shape: Shape
+    family: str = "*"  # operation and pass; a glob
+    dtype: str = "*"  # fp16, bf16, fp32, fp64; a glob
+    device: str = "*"  # cuda:90, hip:gfx942; a glob
+    up_to: int | None = None  # columns of the widest row it applies to; None: of any
+
+    def applies(self, family: str, dtype: str, device: str, columns: int) -> bool:
+        """Whether this line speaks of such a launch."""
+        return (
+            fnmatchcase(family, self.family)
+            and fnmatchcase(dtype, self.dtype)
+            and fnmatchcase(device, self.device)
+            and (self.up_to is None or columns <= self.up_to)
+        )
+
+
+# Registers a thread = elements a thread * live values an element * (1 for fp32, 2 for fp64), plus
+# about 30 for addresses, masks and statistics.
+DEFAULTS = (
+    Entry(Shape(tile=4096, per_thread=8), dtype="fp64"),
+    Entry(Shape(tile=4096, per_thread=16)),
+)
+
+
+def lookup(family: str, dtype: str, device: str, columns: int) -> Shape:
+    """The shape for a launch; the first entry that applies, measured ones before the defaults."""
+    for entry in (*_override, *_measured(str(user_file()))):
+        if entry.applies(family, dtype, device, columns):
+            return entry.shape
+    return _default(family, dtype, device, columns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _default(family: str, dtype: str, device: str, columns: int) -> Shape:
+    for entry in DEFAULTS:
+        if entry.applies(family, dtype, device, columns):
+            return entry.shape
+    raise LookupError("DEFAULTS must end with an entry that applies to everything")
+
+
+# --- entries from measurements --------------------------------------------------------------------
+
+_override: tuple[Entry, ...] = ()  # entries in force before all others, see `using`
+
+
+@contextlib.contextmanager
+def using(*entries: Entry) -> Iterator[None]:
+    """Put entries before all others for a while: how candidates are measured and inspected."""
+    global _override
+    before = _override
+    _override = (*entries, *before)
+    try:
+        yield
+    finally:
+        _override = before
+
+
+def user_file() -> Path:
+    """Where measured entries are kept: $STABILITY_LAUNCH_TABLE, else below the user's config."""
+    named = os.environ.get("STABILITY_LAUNCH_TABLE")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "stability-harness" / "launch_table.json"
+
+
+@functools.lru_cache(maxsize=4)
+def _measured(path: str) -> tuple[Entry, ...]:
+    """The user's entries; a file that cannot be used is told once and left aside."""
+    file = Path(path)
+    try:
+        text = file.read_text()
+    except OSError:  # none has been written, which is the usual case
+        return ()
+    try:
+        return parse(text)
+    except ValueError as error:
+        warnings.warn(f"the launch table {file} is left aside: {error}", stacklevel=2)
+        return ()
+
+
+def parse(text: str) -> tuple[Entry, ...]:
+    """The entries of a table file; ValueError says what is wrong with it."""
+    document = json.loads(text)
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise ValueError(f"it is no table of schema {SCHEMA}")
+    return tuple(_entry(each) for each in document.get("entries", []))
+
+
+def _entry(plain: Any) -> Entry:
+    try:
+        shape = Shape(plain["tile"], plain["per_thread"])
+        up_to = plain.get("up_to")
+        if not (up_to is None or (isinstance(up_to, int) and up_to > 0)):
+            raise ValueError(f"up_to must be a positive number of columns, got {up_to!r}")
+        names = {key: str(plain.get(key, "*")) for key in ("family", "dtype", "device")}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the entry {plain!r} lacks tile or per_thread") from error
+    return Entry(shape, **names, up_to=up_to)
+
+
+def render(entries: Iterable[Entry], **about: Any) -> str:
+    """A table file with these entries, and what they were measured on."""
+    plain = [
+        {
+            "family": each.family,
+            "dtype": each.dtype,
+            "device": each.device,
+            "up_to": each.up_to,
+            "tile": each.shape.tile,
+            "per_thread": each.shape.per_thread,
+        }
+        for each in entries
+    ]
+    return json.dumps({"schema": SCHEMA, **about, "entries": plain}, indent=1) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a table file at once or not at all; launches after this see the new entries."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(text)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    _measured.cache_clear()

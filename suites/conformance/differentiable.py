@@ -1,0 +1,82 @@
+"""Every operation as a function of a few tensors, beside PyTorch's own: what the derivative tests
+sweep.
+
+A case is small, in fp64 exact enough for finite differences, and away from kinks. `ours` and
+`theirs` take the tensors of `inputs`, all differentiable, and return one tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import kernels
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation, or one with its options."""
+
+    ours: Callable[..., Tensor]
+    theirs: Callable[..., Tensor]
+    shapes: tuple[tuple[int, ...], ...] = ((4, 6),)  # of the differentiable inputs
+
+
+def _classes(x: Tensor) -> Tensor:
+    return torch.arange(4, device=x.device)
+
+
+def _probabilities(x: Tensor) -> Tensor:
+    """(4, 6), each row adding up to one; the same for every x."""
+    weights = torch.arange(24, device=x.device).reshape(4, 6) % 5 + 1
+    return (weights / weights.sum(dim=1, keepdim=True)).to(x.dtype)
+
+
+def _weight(x: Tensor) -> Tensor:
+    return (torch.arange(6, device=x.device) % 3 + 0.5).to(x.dtype)
+
+
+def _pair(name: str, **options: object) -> Case:
+    """kernels.name and torch.nn.functional.name on the same tensor and options."""
+    return Case(
+        lambda x: getattr(kernels, name)(x, **options), lambda x: getattr(F, name)(x, **options)
+    )
+
+
+def _cross_entropy(**options: object) -> Case:
+    def of(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def loss(x: Tensor) -> Tensor:
+            given = {k: v(x) if callable(v) else v for k, v in options.items()}
+            return function(x, **({"target": _classes(x)} | given))
+
+        return loss
+
+    return Case(of(kernels.cross_entropy), of(F.cross_entropy))
+
+
+CASES: dict[str, Case] = {
+    "cross_entropy": _cross_entropy(),
+    "cross_entropy_none": _cross_entropy(reduction="none"),
+    "cross_entropy_sum": _cross_entropy(reduction="sum"),
+    "binary_cross_entropy": Case(
+        lambda x, y: kernels.binary_cross_entropy_with_logits(x, y.sigmoid()),
+        lambda x, y: F.binary_cross_entropy_with_logits(x, y.sigmoid()),
+        shapes=((4, 6), (4, 6)),
+    ),
+    "normalize": _pair("normalize"),
+    "normalize_p3": _pair("normalize", p=3.0),
+}
+
+
+def draw(case: Case, dtype: torch.dtype, device: torch.device, *lead: int) -> list[Tensor]:
+    """The case's inputs, normally distributed, with extra leading dimensions."""
+    generator = torch.Generator().manual_seed(7)
+    values = [
+        torch.randn(*lead, *shape, generator=generator, dtype=torch.float64)
+        for shape in case.shapes
+    ]
+    return [value.to(dtype).to(device) for value in values]
