@@ -130,31 +130,42 @@ def on_device(tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 
-def tile(rows: int, columns: int) -> tuple[int, int]:
+# The widest row that one program keeps on chip where the table says nothing else, by dtype of
+# statistics.
+WIDEST_ON_CHIP = {
+    torch.float32: launch_table.USUAL.on_chip,
+    torch.float64: launch_table.USUAL.on_chip // 2,
+}
+
+
+def tile(
+    rows: int, columns: int, shape: launch_table.Shape = launch_table.USUAL
+) -> tuple[int, int]:
     """Rows and columns of one program's tile, both powers of two.
 
-    A GPU program holds about 4k elements, several short rows or a piece of a long one. The
-    interpreter runs one program after another at a fixed cost an operation, so there few, fat
-    programs are fast.
+    A GPU program holds several short rows or a piece of a long one, as the table says of the shape;
+    narrower pieces where wide ones would leave more than a tenth of their lanes beyond the row's
+    end (4,096 for 5,000 columns: 39%; 1,024: 2%). The interpreter runs one program after another at
+    a fixed cost an operation, so there few, fat programs are fast.
     """
-    elements, widest = (65536, 4096) if fat() else (4096, 4096)
-    block_n = min(triton.next_power_of_2(max(columns, 1)), widest)
+    elements = 65536 if fat() else shape.tile
+    block_n = min(triton.next_power_of_2(max(columns, 1)), 4096 if fat() else shape.tile)
+    while block_n > 128 and not fat() and 10 * (-columns % block_n) > columns + -columns % block_n:
+        block_n //= 2
     block_m = min(triton.next_power_of_2(max(rows, 1)), max(elements // block_n, 1))
     return block_m, block_n
 
 
-# The widest row that one program keeps on chip, so that it is read once: by dtype of statistics.
-WIDEST_ON_CHIP = {torch.float32: 16384, torch.float64: 8192}
-
-
-def row_pieces(columns: int, dtype: torch.dtype) -> tuple[int, ...]:
+def row_pieces(
+    columns: int, dtype: torch.dtype, shape: launch_table.Shape = launch_table.USUAL
+) -> tuple[int, ...]:
     """The powers of two, largest first, that a row of this many elements is held in, or () for a
     row that does not fit on chip and is looped over.
 
     A single power of two would leave up to half of the lanes idle (5,000 of 8,192); the pieces
     (4096, 1024) waste at most a tenth.
     """
-    if columns > WIDEST_ON_CHIP[statistics_dtype(dtype)]:
+    if columns > shape.on_chip // (2 if dtype == torch.float64 else 1):
         return ()
     pieces: list[int] = []
     rest = max(columns, 1)
@@ -167,11 +178,60 @@ def row_pieces(columns: int, dtype: torch.dtype) -> tuple[int, ...]:
     return tuple(pieces)
 
 
-def row_block(rows: int, pieces: tuple[int, ...]) -> int:
+def row_block(
+    rows: int, pieces: tuple[int, ...], shape: launch_table.Shape = launch_table.USUAL
+) -> int:
     """Rows of one program whose rows are held in these pieces, a power of two; see `tile`."""
-    elements = 65536 if fat() else 4096
+    elements = 65536 if fat() else shape.tile
     most = max(elements // triton.next_power_of_2(sum(pieces)), 1)
     return min(triton.next_power_of_2(max(rows, 1)), most)
+
+
+def row_launch(
+    family: str, tensor: torch.Tensor, rows: int, columns: int, *distances: int
+) -> tuple[int, dict[str, Any]]:
+    """The number of programs, and the compile-time arguments, of a kernel over contiguous rows.
+
+    PIECES, BLOCK_M, BLOCK_N, STATIC_BLOCKS and UNIT, as the functions here explain them, and the
+    compiler's options. `distances` are further strides that UNIT is to divide.
+    """
+    chosen = shape(family, tensor, columns)
+    pieces = row_pieces(columns, tensor.dtype, chosen)
+    block_m, block_n = tile(rows, columns, chosen)
+    if pieces:
+        block_m = row_block(rows, pieces, chosen)
+    held = block_m * (sum(pieces) or block_n)
+    constants = {
+        "PIECES": pieces,
+        "BLOCK_M": block_m,
+        "BLOCK_N": block_n,
+        "STATIC_BLOCKS": static_blocks(columns, block_n),
+        "UNIT": unit(tensor, columns, *distances),
+    }
+    return triton.cdiv(rows, block_m), constants | options(family, tensor, columns, held)
+
+
+def unit(tensor: torch.Tensor, *distances: int) -> int:
+    """The largest power of two that divides all distances (a row's length and stride, in elements
+    of the tensor), up to 16 bytes' worth: what `known_multiple` may promise of them.
+    """
+    elements = 16 // tensor.element_size()
+    while elements > 1 and any(each % elements for each in distances):
+        elements //= 2
+    return elements
+
+
+@triton.jit
+def known_multiple(number, UNIT: tl.constexpr):
+    """The same number, which the compiler then knows to be a multiple of UNIT.
+
+    Triton itself looks only for multiples of 16. Rows of 5,000 bf16 elements are none, and without
+    this would be loaded two bytes at a time, although each begins on a 16-byte boundary.
+    """
+    if UNIT > 1:
+        return number // UNIT * UNIT
+    else:
+        return number
 
 
 def static_blocks(columns: int, block_n: int) -> int:

@@ -1,10 +1,11 @@
 """The table of launch shapes: how much of a tensor one program holds, and over how many threads.
 
-Two numbers make a shape. `tile` is the number of elements that a program holds at once: several
+Three numbers make a shape. `tile` is the number of elements that a program holds at once: several
 short rows, or a piece of a row that is looped over (a row kept on chip is held whole, whatever its
 length). `per_thread` is how many of them a thread holds; the number of warps follows. Few elements
 a thread waste the wide loads (16 bytes are 8 fp16 or 2 fp64 elements), many overflow the register
-file: 255 registers a thread at most, and what does not fit is spilled to memory.
+file: 255 registers a thread at most, and what does not fit is spilled to memory. `on_chip` is the
+width up to which a kernel that needs its row twice holds all of it instead of reading it again.
 
 An entry applies to a family of kernels ("normalize_backward"), a dtype, a device ("cuda:90",
 "hip:gfx942") and rows up to a width; "*" means any. The first that applies counts. Entries that
@@ -33,20 +34,26 @@ MOST_THREADS = 1024  # of a program, on every GPU here
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A launch shape: elements that a program holds at once, and elements that a thread holds."""
+    """A launch shape, in elements."""
 
-    tile: int  # a power of two
-    per_thread: int  # a power of two
+    tile: int  # of a program that holds several rows, or a piece of one; a power of two
+    per_thread: int  # of these that a thread holds; a power of two
+    on_chip: int = 16384  # the widest row that is held whole and read once; half of it for fp64
 
     def __post_init__(self) -> None:
         for name, value in (("tile", self.tile), ("per_thread", self.per_thread)):
             if not isinstance(value, int) or value < 1 or value & (value - 1):
                 raise ValueError(f"{name} must be a power of two, got {value!r}")
+        if not isinstance(self.on_chip, int) or self.on_chip < 0:
+            raise ValueError(f"on_chip must be a number of columns, got {self.on_chip!r}")
 
     def warps(self, elements: int, lanes: int = 32) -> int:
         """Warps (of so many lanes) of a program that holds so many elements; a power of two."""
         wanted = max(elements // (self.per_thread * lanes), 1)
         return min(1 << (wanted.bit_length() - 1), MOST_THREADS // lanes)
+
+
+USUAL = Shape(tile=4096, per_thread=16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +77,22 @@ class Entry:
 
 
 # Registers a thread = elements a thread * live values an element * (1 for fp32, 2 for fp64), plus
-# about 30 for addresses, masks and statistics.
+# about 30 for addresses, masks and statistics; short rows add their statistics, which every thread
+# of a row holds.
 DEFAULTS = (
-    Entry(Shape(tile=4096, per_thread=8), dtype="fp64"),
-    Entry(Shape(tile=4096, per_thread=16)),
+    # Two operands and intermediates in fp64 for fp32 inputs, too: 8 elements a thread, and beyond
+    # 5,120 columns not even 1,024 threads hold a row (measured with 8,192: 200 bytes spilled).
+    Entry(Shape(tile=2048, per_thread=8, on_chip=5120), family="normalize_backward"),
+    Entry(Shape(tile=2048, per_thread=8), family="*_backward*"),
+    Entry(Shape(tile=2048, per_thread=8), dtype="fp64"),
+    Entry(USUAL),
 )
 
 
 def lookup(family: str, dtype: str, device: str, columns: int) -> Shape:
     """The shape for a launch; the first entry that applies, measured ones before the defaults."""
+    if _asked is not None:
+        _asked.append((family, dtype, device, columns))
     for entry in (*_override, *_measured(str(user_file()))):
         if entry.applies(family, dtype, device, columns):
             return entry.shape
@@ -96,6 +110,20 @@ def _default(family: str, dtype: str, device: str, columns: int) -> Shape:
 # --- entries from measurements --------------------------------------------------------------------
 
 _override: tuple[Entry, ...] = ()  # entries in force before all others, see `using`
+
+
+_asked: list[tuple[str, str, str, int]] | None = None
+
+
+@contextlib.contextmanager
+def asked() -> Iterator[list[tuple[str, str, str, int]]]:
+    """List what the table is asked meanwhile: (family, dtype, device, columns) a launch."""
+    global _asked
+    before, _asked = _asked, []
+    try:
+        yield _asked
+    finally:
+        _asked = before
 
 
 @contextlib.contextmanager
@@ -144,7 +172,7 @@ def parse(text: str) -> tuple[Entry, ...]:
 
 def _entry(plain: Any) -> Entry:
     try:
-        shape = Shape(plain["tile"], plain["per_thread"])
+        shape = Shape(plain["tile"], plain["per_thread"], plain.get("on_chip", USUAL.on_chip))
         up_to = plain.get("up_to")
         if not (up_to is None or (isinstance(up_to, int) and up_to > 0)):
             raise ValueError(f"up_to must be a positive number of columns, got {up_to!r}")
@@ -164,6 +192,7 @@ def render(entries: Iterable[Entry], **about: Any) -> str:
             "up_to": each.up_to,
             "tile": each.shape.tile,
             "per_thread": each.shape.per_thread,
+            "on_chip": each.shape.on_chip,
         }
         for each in entries
     ]

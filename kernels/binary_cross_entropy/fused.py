@@ -1,40 +1,96 @@
-"""Binary cross-entropy with logits, element by element: the Triton kernels, the operators, the
-autograd function.
+"""Binary cross-entropy with logits, element by element: the Triton kernels.
 
-    loss = (x (1 - y) if x > 0 else |x| y) + log1p(exp(-|x|))
-    dx = g ((1 - y) sigmoid(x) - y sigmoid(-x)),     dy = -g x
+With e = exp(-|x|), a weight w and a weight p of the positive class,
 
-For targets within [0, 1] both terms of the loss are nonnegative, so nothing cancels. The sigmoids
-come from e = exp(-|x|) as 1 / (1 + e) and e / (1 + e), each accurate relatively.
+    loss = w (|x| (1 - y if x > 0 else p y) + (1 - y + p y) log1p(e))
+    dx = g w ((1 - y) sigmoid(x) - p y sigmoid(-x))
+
+For targets within [0, 1] and weights of at least 0 all terms of the loss are nonnegative, so
+nothing cancels. The sigmoids come from e as 1 / (1 + e) and e / (1 + e), each accurate relatively.
+
+Without weights e is held as 2**64 times itself, so that a small e keeps its bits until the upstream
+gradient has entered. With weights everything after e is computed in fp64, which holds any product
+of three fp32 factors (fp16 makes do with fp32); where nothing is wider, as for fp64 itself, what is
+multiplied carries its exponent beside it.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from .. import launch
 from ..convert import narrow, widen
-from ..elementary import divide, exp_difference, log1p, power_of_two, unboosting_factors
-from ..first_order import first_order
-from . import reference
+from ..elementary import (
+    divide,
+    exp_difference,
+    exponent_of,
+    log1p,
+    power_of_two,
+    times_power_of_two,
+    unboosting_factors,
+)
 
 _BOOST = tl.constexpr(64)
+# Below 2**-60 log1p is the identity.
+_FAINT = tl.constexpr(2.0**-60)
 
-# --- kernels --------------------------------------------------------------------------------------
+
+@triton.jit
+def _load_weight(pointer, index, period, mask, STATISTICS: tl.constexpr):
+    """A weight that repeats every `period` elements."""
+    return widen(tl.load(pointer + index % period, mask=mask, other=1.0), STATISTICS)
+
+
+@triton.jit
+def _product(a, b, c):
+    """a b c of nonnegative b, with c within [0, 1]: no intermediate overflows or underflows unless
+    the result does, c subnormal apart.
+    """
+    both = (tl.abs(a) >= 1.0) & (tl.abs(b) >= 1.0)
+    return tl.where(both, (a * c) * b, (a * b) * c)
+
+
+@triton.jit
+def _times_scales(value, first, second, exponent):
+    """value * first * second * 2**exponent, rounded to a subnormal at the end only."""
+    k, n = exponent_of(tl.abs(first)), exponent_of(tl.abs(second))
+    large = tl.abs(value) >= 1.0
+    value = tl.where(large, value * 0.0625, value)  # times mantissas up to 2 each
+    exponent = exponent + tl.where(large, 4, 0)
+    value = value * (first * power_of_two(-k, first.dtype))
+    value = value * (second * power_of_two(-n, second.dtype))
+    limit = 2044 if value.dtype == tl.float64 else 252
+    exponent = tl.minimum(tl.maximum(k + n + exponent, -limit), limit)
+    return times_power_of_two(value, exponent)
+
+
+@triton.jit
+def _infinite_loss(x, y, slope, w):
+    """w times the loss at an infinite logit: torch's (1 - y) x + slope softplus(-x), where
+    inf - inf and 0 inf are NaN; 0 elsewhere.
+    """
+    first = tl.where((x > 0.0) == (y < 1.0), 1.0, -1.0)
+    second = tl.where(slope > 0.0, 1.0, -1.0)
+    undefined = (y != y) | (y == 1.0) | (slope != slope) | (w == 0.0)
+    undefined = undefined | ((x > 0.0) & (tl.abs(slope) == float("inf")))
+    undefined = undefined | ((x < 0.0) & ((slope == 0.0) | (first != second)))
+    out = tl.where(first > 0.0, float("inf"), float("-inf")) * tl.where(w == 0.0, 1.0, w)
+    return tl.where(tl.abs(x) < float("inf"), 0.0, tl.where(undefined, float("nan"), out))
 
 
 @triton.jit
 def _forward_kernel(
     logits,  # (N,) contiguous
     target,  # (N,) contiguous
+    weight,  # (period_weight,) or nothing
+    pos_weight,  # (period_pos,) or nothing
     loss,  # (N,) out
     n_elements,
+    period_weight,
+    period_pos,
+    WEIGHTED: tl.constexpr,
     STATISTICS: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -42,16 +98,40 @@ def _forward_kernel(
     x = widen(tl.load(logits + index, mask=mask, other=0.0), STATISTICS)
     y = widen(tl.load(target + index, mask=mask, other=0.0), STATISTICS)
     size = tl.abs(x)
-    finite = size < float("inf")
-    linear = tl.where(finite, size, 0.0) * tl.where(x > 0.0, 1.0 - y, y)
+    finite = tl.where(size < float("inf"), size, 0.0)
     # exp(-|x|) as a difference from 0: underflow and infinity are dealt with there. NaN comes back
     # as NaN.
-    out = linear + log1p(exp_difference(-size, tl.zeros_like(size)))
-    # torch computes (1 - y) x - log(sigmoid(x)): inf for x = inf and y < 1, else inf - inf or 0 *
-    # inf.
-    infinite = tl.where((x > 0.0) & (y < 1.0), float("inf"), float("nan"))
-    infinite = tl.where((x > 0.0) & (y > 1.0), float("-inf"), infinite)
-    tl.store(loss + index, tl.where(size == float("inf"), infinite, out), mask=mask)
+    if WEIGHTED:
+        w = _load_weight(weight, index, period_weight, mask, STATISTICS).to(WIDE)
+        p = _load_weight(pos_weight, index, period_pos, mask, STATISTICS).to(WIDE)
+        boosted = exp_difference(-size, tl.zeros_like(size), _BOOST).to(WIDE)
+        e = boosted * power_of_two(tl.full(size.shape, -_BOOST, tl.int32), WIDE)
+        tail = tl.where(e < _FAINT, e, log1p(e.to(STATISTICS)).to(WIDE))
+        x, y, finite = x.to(WIDE), y.to(WIDE), finite.to(WIDE)
+        slope = (1.0 - y) + p * y
+        # Where p could overflow it, a large |x| lends its exponent, and two more for the sum, until
+        # the weight has entered.
+        most = 1020 if WIDE == tl.float64 else 124  # 2**-exponent is to be normal
+        exponent = tl.minimum(tl.maximum(exponent_of(finite), 0), most) + 2
+        exponent = tl.where(tl.abs(p) >= 1.0, exponent, 0)
+        down = power_of_two(-exponent, WIDE)
+        finite = finite * down
+        linear = tl.where(x > 0.0, finite * (1.0 - y), _product(finite, p, y))
+        usual = tl.abs(w) < float("inf")
+        safe = tl.where(usual, w, 1.0)
+        one = tl.full(x.shape, 1.0, WIDE)
+        out = _times_scales(linear + slope * (tail * down), safe, one, exponent)
+        faint = _times_scales(slope, boosted, safe, -_BOOST)
+        out = tl.where((linear == 0.0) & (e < _FAINT), faint, out)
+        out = out * tl.where(usual, 1.0, w)
+        out = tl.where(size == float("inf"), _infinite_loss(x, y, slope, w), out)
+        out = narrow(out, STATISTICS)
+    else:
+        linear = finite * tl.where(x > 0.0, 1.0 - y, y)
+        out = linear + log1p(exp_difference(-size, tl.zeros_like(size)))
+        one = tl.full(x.shape, 1.0, STATISTICS)
+        out = tl.where(size == float("inf"), _infinite_loss(x, y, one, one), out)
+    tl.store(loss + index, out, mask=mask)
 
 
 @triton.jit
@@ -59,10 +139,16 @@ def _backward_kernel(
     upstream,  # (N,) statistics dtype, stride 0 allowed
     logits,  # (N,) contiguous
     target,  # (N,) contiguous
+    weight,  # (period_weight,) or nothing
+    pos_weight,  # (period_pos,) or nothing
     gradient,  # (N,) out
     n_elements,
+    period_weight,
+    period_pos,
     stride_upstream,
+    WEIGHTED: tl.constexpr,
     STATISTICS: tl.constexpr,
+    WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -71,116 +157,42 @@ def _backward_kernel(
     x = widen(tl.load(logits + index, mask=mask, other=0.0), STATISTICS)
     y = widen(tl.load(target + index, mask=mask, other=0.0), STATISTICS)
     size = tl.abs(x)
-    # e and 1 are held as 2**64 times themselves, so that a small e keeps its bits until the
-    # upstream gradient has entered; only a target far outside [0, 1] could then overflow.
-    e = exp_difference(-size, tl.zeros_like(size), _BOOST)
-    boost = power_of_two(tl.full(size.shape, _BOOST, tl.int32), STATISTICS)
-    unboost = power_of_two(tl.full(size.shape, -_BOOST, tl.int32), STATISTICS)
+    e = exp_difference(-size, tl.zeros_like(size), _BOOST).to(WIDE)
+    x, y, g = x.to(WIDE), y.to(WIDE), g.to(WIDE)
+    unboost = power_of_two(tl.full(size.shape, -_BOOST, tl.int32), WIDE)
     denominator = 1.0 + e * unboost
-    usual = tl.abs(y) <= 1024.0
-    one = tl.where(usual, boost, 1.0)
-    e = tl.where(usual, e, e * unboost)
+    bounded = tl.where(tl.abs(y) < float("inf"), y, 0.0)
+    if WEIGHTED:
+        p = _load_weight(pos_weight, index, period_pos, mask, STATISTICS).to(WIDE)
+        one, other = 1.0 - bounded, p * bounded
+    else:
+        one, other = 1.0 - bounded, bounded
+    # Coefficients far outside [0, 1] would overflow times 2**64, and need no such care: there both
+    # terms are held as a quarter of themselves, for they add up to twice the larger one.
+    far = (tl.abs(one) > 1024.0) | (tl.abs(other) > 1024.0)
+    one, other = tl.where(far, one * 0.25, one), tl.where(far, other * 0.25, other)
+    one_e = tl.where(far, (one * unboost) * e, one * e)
+    other_e = tl.where(far, (other * unboost) * e, other * e)
+    boost = tl.where(far, 1.0, power_of_two(tl.full(size.shape, _BOOST, tl.int32), WIDE))
     # The larger sigmoid, of |x|, is 1 / (1 + e), the smaller e / (1 + e).
-    slope = tl.where(x > 0.0, (1.0 - y) * one - y * e, (1.0 - y) * e - y * one)
+    slope = tl.where(x > 0.0, one * boost - other_e, one_e - other * boost)
     slope = divide(slope, denominator)
-    before, after = unboosting_factors(g, _BOOST)
-    before = tl.where(usual, before, g)
-    out = slope * before * tl.where(usual, after, 1.0)
+    if WEIGHTED:
+        w = _load_weight(weight, index, period_weight, mask, STATISTICS).to(WIDE)
+        usual = (tl.abs(g) < float("inf")) & (tl.abs(w) < float("inf"))
+        exact = _times_scales(
+            slope, tl.where(usual, g, 1.0), tl.where(usual, w, 1.0), tl.where(far, 2, -_BOOST)
+        )
+        strange = (slope * tl.where(usual, 0.0, g)) * tl.where(usual, 0.0, w)
+        out = tl.where(usual, exact, strange)
+        out = tl.where(tl.abs(p) == float("inf"), float("nan"), out)
+    else:
+        before, after = unboosting_factors(g, _BOOST)
+        out = slope * tl.where(far, g, before) * tl.where(far, 4.0, after)
+        w = tl.full(x.shape, 1.0, WIDE)
+    # torch has (sigmoid(x) - y) g: an infinite target outdoes any sigmoid, and NaN stays.
+    endless = (tl.abs(y) == float("inf")) & (x == x)
+    scale = tl.where(endless, g, 0.0) * tl.where(endless, w, 0.0)
+    out = tl.where(endless, -tl.where(endless, y, 0.0) * scale, out)
+    out = tl.where(y == y, out, y)
     tl.store(gradient + index, narrow(out, gradient.dtype.element_ty), mask=mask)
-
-
-# --- operators: allocate and launch ---------------------------------------------------------------
-
-
-def _launch_options(logits: Tensor) -> tuple[tuple[int], dict[str, Any]]:
-    _, block = launch.tile(1, logits.numel())
-    constants = {
-        "STATISTICS": launch.triton_dtype(launch.statistics_dtype(logits.dtype)),
-        "BLOCK": block,
-    }
-    return (triton.cdiv(logits.numel(), block),), constants | launch.OPTIONS
-
-
-@torch.library.custom_op("kernels::binary_cross_entropy_forward", mutates_args=())
-def forward_op(logits: Tensor, target: Tensor) -> Tensor:
-    """The loss of each element of contiguous (N,) logits."""
-    if not launch.uses_triton(logits):
-        return reference.stable_forward(logits, target)
-    loss = logits.new_empty(logits.shape, dtype=launch.statistics_dtype(logits.dtype))
-    if logits.numel():
-        grid, options = _launch_options(logits)
-        with launch.on_device(logits):
-            _forward_kernel[grid](logits, target, loss, logits.numel(), **options)
-    return loss
-
-
-@forward_op.register_fake
-def _(logits: Tensor, target: Tensor) -> Tensor:
-    return logits.new_empty(logits.shape, dtype=launch.statistics_dtype(logits.dtype))
-
-
-@torch.library.custom_op("kernels::binary_cross_entropy_backward", mutates_args=())
-def backward_op(upstream: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-    """The gradient of contiguous (N,) logits for an upstream gradient (N,) of any stride."""
-    if not launch.uses_triton(logits):
-        return reference.stable_backward(upstream, logits, target)
-    gradient = torch.empty_like(logits)
-    if logits.numel():
-        grid, options = _launch_options(logits)
-        with launch.on_device(logits):
-            _backward_kernel[grid](
-                upstream, logits, target, gradient, logits.numel(), upstream.stride(0), **options
-            )
-    return gradient
-
-
-@backward_op.register_fake
-def _(upstream: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-    return torch.empty_like(logits)
-
-
-# --- autograd -------------------------------------------------------------------------------------
-
-
-class BinaryCrossEntropy(torch.autograd.Function):
-    """The loss of contiguous (N,) logits and targets, reduced."""
-
-    @staticmethod
-    def forward(logits: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return combine(forward_op(logits, target), reduction)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        logits, target, ctx.reduction = inputs
-        ctx.save_for_backward(logits, target)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target = ctx.saved_tensors
-        if ctx.reduction == "mean":
-            grad = (grad.double() / logits.numel()).to(grad.dtype)
-        upstream = grad.expand(logits.shape)
-        for_logits = for_target = None
-        if ctx.needs_input_grad[0]:
-            for_logits = first_order("binary_cross_entropy", backward_op, upstream, logits, target)
-        if ctx.needs_input_grad[1]:
-            for_target = (-upstream * logits).to(target.dtype)
-        return for_logits, for_target, None
-
-
-def combine(loss: Tensor, reduction: str) -> Tensor:
-    """The reduced loss, its mean finite whenever the true mean is: fp32 is summed in fp64, fp64
-    scaled before where its sum overflows (elsewhere subnormal losses would lose their bits).
-    """
-    if reduction == "none":
-        return loss
-    if loss.dtype == torch.float32:
-        return (loss.double().mean() if reduction == "mean" else loss.double().sum()).float()
-    if reduction == "sum":
-        return loss.sum()
-    plain = loss.mean()
-    if not loss.numel():
-        return plain
-    power = 2.0 ** loss.numel().bit_length()
-    scaled = (loss / power).sum() * (power / loss.numel())
-    return torch.where(plain.isfinite(), plain, scaled)

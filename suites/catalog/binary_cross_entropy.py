@@ -9,24 +9,33 @@ from torch import Tensor
 import kernels
 from harness.operation import ALL_CLAIMS, Draws, Operation, Path, Regime, Roles
 from kernels.binary_cross_entropy import reference
-from suites.catalog import layouts
+from suites.catalog import layouts, peers
 from suites.catalog.triton_path import on_triton
+
+
+def _weights(roles: Roles) -> tuple[Tensor, Tensor]:
+    """The weight of each loss and that of its positive part; ones where the regime has none."""
+    ones = torch.ones_like(roles["input"])
+    return roles.get("weight", ones), roles.get("pos_weight", ones)
 
 
 def _truth(roles: Roles) -> dict[str, Tensor]:
     """Loss and gradient in float64, from terms of one sign where the target is 0 or 1.
 
-    With e = exp(-|x|): L = |x| w + log1p(e), where w = 1 - y for x > 0 and y otherwise.
-    dL/dx = (1-y) s(x) - y s(-x), where s(|x|) = 1/(1+e) and s(-|x|) = e/(1+e).
+    With e = exp(-|x|): L = w (|x| c + (1-y+py) log1p(e)), where c = 1-y for x > 0 and p y
+    otherwise. dL/dx = w ((1-y) s(x) - p y s(-x)), where s(|x|) = 1/(1+e) and s(-|x|) = e/(1+e). At
+    an infinite x the loss is torch's (1-y) x + (1-y+py) softplus(-x).
     """
     logits, target = roles["input"], roles["target"]
+    w, p = _weights(roles)
     power = torch.exp(-logits.abs())
-    weight = torch.where(logits > 0, 1 - target, target)
+    slope = 1 - target + p * target
+    linear = logits.abs() * torch.where(logits > 0, 1 - target, p * target)
+    infinite = (1 - target) * logits + slope * torch.where(logits < 0, torch.inf, 0.0)
     right, left = _sigmoids(logits, power)
-    return {
-        "forward": logits.abs() * weight + torch.log1p(power),
-        "backward": (1 - target) * right - target * left,
-    }
+    loss = torch.where(logits.isinf(), infinite, linear + slope * torch.log1p(power))
+    gradient = (1 - target) * right - p * target * left
+    return {"forward": w * loss, "backward": w * gradient}
 
 
 def _sigmoids(logits: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,22 +49,27 @@ def _certified(row: dict[str, Any]) -> dict[str, list[Any]]:
     from flint import arb
 
     losses, gradient = [], []
-    for x, y in zip(row["input"], row["target"], strict=True):
+    ones = [1.0] * len(row["input"])
+    factors = (row.get("weight", ones), row.get("pos_weight", ones))
+    for x, y, w, p in zip(row["input"], row["target"], *factors, strict=True):
+        negative, positive = 1 - arb(y), arb(p) * arb(y)
         power = (-abs(arb(x))).exp()
-        losses.append(abs(arb(x)) * ((1 - arb(y)) if x > 0 else arb(y)) + power.log1p())
+        linear = abs(arb(x)) * (negative if x > 0 else positive)
+        losses.append(arb(w) * (linear + (negative + positive) * power.log1p()))
         large, small = 1 / (1 + power), power / (1 + power)
         right, left = (large, small) if x > 0 else (small, large)
-        gradient.append((1 - arb(y)) * right - arb(y) * left)
+        gradient.append(arb(w) * (negative * right - positive * left))
     return {"forward": losses, "backward": gradient}
 
 
 def _slack(roles: Roles) -> dict[str, Tensor]:
     """The two terms of the gradient, which cancel for soft targets; in the loss nothing does."""
     logits, target = roles["input"], roles["target"]
+    w, p = _weights(roles)
     right, left = _sigmoids(logits, torch.exp(-logits.abs()))
     # A hard target leaves one of the two terms, and nothing to cancel.
     soft = (target != 0) & (target != 1)
-    terms = (1 - target) * right + target * left
+    terms = w * ((1 - target) * right + p * target * left)
     return {"forward": torch.zeros_like(logits), "backward": torch.where(soft, terms, 0.0)}
 
 
@@ -104,6 +118,22 @@ def _draw_subnormal(draws: Draws) -> dict[str, np.ndarray]:
     return {"input": layouts.uniform(draws), "target": _coin(draws)}
 
 
+def _draw_weighted(draws: Draws) -> dict[str, np.ndarray]:
+    # Powers of two over 2**-8 .. 2**8: no rounding of the weights hides a wrong product.
+    def weight(role: str) -> np.ndarray:
+        return 2.0 ** draws.generator(role).integers(-8, 9, size=draws.shape)
+
+    return _draw_soft(draws) | {"weight": weight("weight"), "pos_weight": weight("pos_weight")}
+
+
+def _draw_nonfinite(draws: Draws) -> dict[str, np.ndarray]:
+    # Each strange logit beside each target, among ordinary ones.
+    base, target = layouts.gaussian(draws), _coin(draws)
+    for row, strange in enumerate((np.nan, np.inf, -np.inf)):
+        base[row, :2], target[row, :2] = strange, (0.0, 1.0)
+    return {"input": base, "target": target}
+
+
 REGIMES = (
     Regime("normal", "Gaussian logits, targets 0 or 1 at random", _draw_normal),
     Regime("peak", "one logit at the magnitude with target 1, zeros with target 0", _draw_peak),
@@ -112,6 +142,13 @@ REGIMES = (
     Regime("confident", "every logit on its target's side", _draw_confident),
     Regime("soft", "Gaussian logits, targets uniform in (0, 1)", _draw_soft),
     Regime("outlier", "a weak crowd and one entry 2**10 times larger", _draw_outlier),
+    Regime("weighted", "soft targets, each with a weight and a positive weight", _draw_weighted),
+    Regime(
+        "nonfinite",
+        "NaN and infinite logits among ordinary ones: none may be swallowed or spread",
+        _draw_nonfinite,
+        layouts.only_one,
+    ),
     Regime("zeros", "every logit zero", _draw_zeros, layouts.no_magnitude),
     Regime(
         "subnormal",
@@ -122,8 +159,15 @@ REGIMES = (
 )
 
 
-def _triton(input: Tensor, target: Tensor) -> Tensor:
-    return kernels.binary_cross_entropy_with_logits(on_triton(input), target, reduction="none")
+def _triton(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    return kernels.binary_cross_entropy_with_logits(
+        on_triton(input), target, weight, reduction="none", pos_weight=pos_weight
+    )
 
 
 BINARY_CROSS_ENTROPY = Operation(
@@ -142,5 +186,6 @@ BINARY_CROSS_ENTROPY = Operation(
         Path("torch_bce", reference.torch_bce, note="sigmoid, then F.binary_cross_entropy"),
         Path("torch", reference.torch_with_logits, note="F.binary_cross_entropy_with_logits"),
         Path("triton", _triton, claims=ALL_CLAIMS, note="kernels.binary_cross_entropy_with_logits"),
+        *peers.paths("binary_cross_entropy_with_logits"),
     ),
 )

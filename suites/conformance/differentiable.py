@@ -23,21 +23,21 @@ class Case:
 
     ours: Callable[..., Tensor]
     theirs: Callable[..., Tensor]
-    shapes: tuple[tuple[int, ...], ...] = ((4, 6),)  # of the differentiable inputs
+    shapes: tuple[tuple[int, ...], ...] = ((3, 5),)  # of the differentiable inputs
 
 
 def _classes(x: Tensor) -> Tensor:
-    return torch.arange(4, device=x.device)
+    return torch.arange(1, 4, device=x.device)
 
 
 def _probabilities(x: Tensor) -> Tensor:
-    """(4, 6), each row adding up to one; the same for every x."""
-    weights = torch.arange(24, device=x.device).reshape(4, 6) % 5 + 1
+    """(3, 5), each row adding up to one; the same for every x."""
+    weights = torch.arange(15, device=x.device).reshape(3, 5) % 4 + 1
     return (weights / weights.sum(dim=1, keepdim=True)).to(x.dtype)
 
 
 def _weight(x: Tensor) -> Tensor:
-    return (torch.arange(6, device=x.device) % 3 + 0.5).to(x.dtype)
+    return (torch.arange(5, device=x.device) % 3 + 0.5).to(x.dtype)
 
 
 def _pair(name: str, **options: object) -> Case:
@@ -58,6 +58,13 @@ def _cross_entropy(**options: object) -> Case:
     return Case(of(kernels.cross_entropy), of(F.cross_entropy))
 
 
+def _weighted_binary_cross_entropy(x: Tensor, y: Tensor, w: Tensor, p: Tensor) -> Tensor:
+    """PyTorch's function has no gradient for the weight: its documented formula instead."""
+    target = y.sigmoid()
+    slope = 1 + (p.exp() - 1) * target
+    return (w.exp() * ((1 - target) * x + slope * F.softplus(-x))).sum()
+
+
 CASES: dict[str, Case] = {
     "cross_entropy": _cross_entropy(),
     "cross_entropy_none": _cross_entropy(reduction="none"),
@@ -65,7 +72,19 @@ CASES: dict[str, Case] = {
     "binary_cross_entropy": Case(
         lambda x, y: kernels.binary_cross_entropy_with_logits(x, y.sigmoid()),
         lambda x, y: F.binary_cross_entropy_with_logits(x, y.sigmoid()),
-        shapes=((4, 6), (4, 6)),
+        shapes=((3, 5), (3, 5)),
+    ),
+    "binary_cross_entropy_weighted": Case(
+        lambda x, y, w, p: kernels.binary_cross_entropy_with_logits(
+            x, y.sigmoid(), w.exp(), pos_weight=p.exp(), reduction="sum"
+        ),
+        _weighted_binary_cross_entropy,
+        shapes=((3, 5), (3, 5), (3, 1), (5,)),
+    ),
+    "binary_cross_entropy_none": Case(
+        lambda x, y: kernels.binary_cross_entropy_with_logits(x, y.sigmoid(), reduction="none"),
+        lambda x, y: F.binary_cross_entropy_with_logits(x, y.sigmoid(), reduction="none"),
+        shapes=((3, 5), (3, 5)),
     ),
     "normalize": _pair("normalize"),
     "normalize_p3": _pair("normalize", p=3.0),

@@ -99,19 +99,29 @@ def _gap(row: list[float], y: int, largest: arb, others: arb, terms: list[arb]) 
     return (largest - arb(row[y])) + (others + terms[y]).log()
 
 
-def binary_cross_entropy(logits: Tensor, target: Tensor) -> tuple[Exact, Exact, Tensor]:
+def binary_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+) -> tuple[Exact, Exact, Tensor]:
     """Loss and gradient for upstream ones, and the sum of the gradient's two terms' sizes (its
-    inherent cancellation).
+    inherent cancellation). Weights broadcast to the logits' shape.
     """
     _set_precision()
     losses, gradients, sizes = [], [], []
-    flat = (t.detach().double().cpu().reshape(-1).tolist() for t in (logits, target))
-    for x, y in zip(*flat, strict=True):
-        x_, y_ = arb(x), arb(y)
+    ones = torch.ones_like(logits)
+    factors = (ones if each is None else each.expand(logits.shape) for each in (weight, pos_weight))
+    tensors = (logits, target, *factors)
+    flat = (t.detach().double().cpu().reshape(-1).tolist() for t in tensors)
+    for x, y, w, p in zip(*flat, strict=True):
+        x_, y_, w_, p_ = arb(x), arb(y), arb(w), arb(p)
         e = (-abs(x_)).exp()
-        losses.append((x_ * (1 - y_) if x > 0 else -x_ * y_) + e.log1p())
+        linear = x_ * (1 - y_) if x > 0 else -x_ * p_ * y_
+        losses.append(w_ * (linear + (1 - y_ + p_ * y_) * e.log1p()))
         up, down = (1, e) if x > 0 else (e, 1)
-        positive, negative = (1 - y_) * up / (1 + e), y_ * down / (1 + e)
+        positive = w_ * (1 - y_) * up / (1 + e)
+        negative = w_ * p_ * y_ * down / (1 + e)
         gradients.append(positive - negative)
         sizes.append(float(positive + negative))
     size = torch.tensor(sizes, dtype=torch.float64).reshape(logits.shape)

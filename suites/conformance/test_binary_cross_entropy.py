@@ -17,7 +17,7 @@ Draw = Callable[..., torch.Tensor]
 bce = kernels.binary_cross_entropy_with_logits
 
 
-def _check(logits: torch.Tensor, target: torch.Tensor) -> None:
+def _check(logits: torch.Tensor, target: torch.Tensor, **weights: torch.Tensor | None) -> None:
     """The loss within 2 ULP; the gradient within 2 ULP and 4 u (|(1-y) sigmoid(x)| + |y
     sigmoid(-x)|).
 
@@ -25,10 +25,10 @@ def _check(logits: torch.Tensor, target: torch.Tensor) -> None:
     of the exponential (two) and of a product.
     """
     logits = logits.detach().clone().requires_grad_()
-    loss = bce(logits, target, reduction="none")
+    loss = bce(logits, target, reduction="none", **weights)
     loss.backward(torch.ones_like(loss))
     assert logits.grad is not None
-    true_loss, true_gradient, size = exact.binary_cross_entropy(logits, target)
+    true_loss, true_gradient, size = exact.binary_cross_entropy(logits, target, **weights)
     assert exact.max_ulps(loss, true_loss) <= 2.0
     slack = 4 * torch.finfo(loss.dtype).eps / 2 * size
     assert exact.max_excess(logits.grad, true_gradient, slack) <= 2.0
@@ -57,6 +57,96 @@ def test_saturated_elements(dtype: torch.dtype, device: torch.device) -> None:
     x = torch.cat([x, ends])
     for y in (0.0, 1.0, 0.5):
         _check(x, torch.full_like(x, y))
+
+
+# Each weight alone and both, in shapes that broadcast: a scalar, a row, a column, all elements.
+@pytest.mark.parametrize(
+    ("weight", "pos_weight"), [((), None), (None, (5,)), ((8, 1), (5,)), ((8, 5), (8, 5))], ids=str
+)
+@pytest.mark.usefixtures("route")
+def test_weights(
+    weight: tuple[int, ...] | None,
+    pos_weight: tuple[int, ...] | None,
+    dtype: torch.dtype,
+    draw: Draw,
+    device: torch.device,
+) -> None:
+    """Loss and gradient keep their bounds for weights over many decades, hard and soft targets and
+    logits at every scale; a weight of 0 gives exactly 0.
+    """
+    scales = torch.logspace(-5, 3, 8, dtype=torch.float64, device=device)
+    logits = (draw(8, 5, dtype=torch.float64) * scales[:, None]).to(dtype)
+    target = torch.rand(8, 5, generator=torch.Generator().manual_seed(2)).to(dtype).to(device)
+    target[:, 0], target[:, 1] = 0.0, 1.0
+    spread = 3.0 if dtype == torch.float16 else 12.0
+    given: dict[str, torch.Tensor | None] = {}
+    for name, shape in (("weight", weight), ("pos_weight", pos_weight)):
+        if shape is not None:
+            given[name] = (
+                (spread * draw(*shape, dtype=torch.float64)).exp().to(dtype).clamp(max=6e4)
+            )
+            if shape == (8, 5):
+                given[name].view(-1)[::7] = 0.0
+    _check(logits, target, **given)
+    if weight == (8, 5):
+        loss = bce(logits, target, reduction="none", **given)
+        assert not loss.view(-1)[::7].any()
+
+
+# What no single product in between may leave: huge times tiny times ordinary, in each order.
+# One of the products is meant to be infinite.
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+@pytest.mark.usefixtures("route")
+def test_weights_at_the_ends(dtype: torch.dtype, device: torch.device) -> None:
+    """A confident element's tiny loss times a huge weight is the true product, and the gradient
+    with an upstream gradient of the other end is, too.
+    """
+    info = torch.finfo(dtype)
+    huge, tiny = info.max / 4, info.smallest_normal
+    end = 700.0 if dtype == torch.float64 else 88.0
+    x = torch.tensor([end, -end, end / 2, 2.0, huge, -huge], dtype=dtype, device=device)
+    y = torch.tensor([1.0, 0.0, 1.0, 0.5, 1.0, 1.0], dtype=dtype, device=device)
+    for w, p in ((huge, 1.0), (1.0, huge), (huge, tiny), (tiny, huge), (tiny, 1.0)):
+        weight = torch.full_like(x, w)
+        pos_weight = torch.full_like(x, p)
+        truth = exact.binary_cross_entropy(x, y, weight, pos_weight)
+        leaf = x.clone().requires_grad_()
+        loss = bce(leaf, y, weight, reduction="none", pos_weight=pos_weight)
+        largest = torch.finfo(loss.dtype).max
+        fits = (truth[0].high.abs() < largest).to(device)
+        assert bool((loss[~fits].abs() == math.inf).all())
+        assert exact.max_ulps(loss[fits], exact.Exact(*(t[fits.cpu()] for t in truth[0]))) <= 2.0
+        # The upstream gradient undoes the weight, a power of two here, as a loss scale would.
+        scale = 2.0 ** -math.frexp(w)[1]
+        (gradient,) = torch.autograd.grad(loss, leaf, torch.full_like(loss, scale))
+        scaled = exact.binary_cross_entropy(x, y, weight.double() * scale, pos_weight)
+        slack = 6 * torch.finfo(loss.dtype).eps / 2 * scaled[2]
+        fits = (scaled[1].high.abs() < info.max).cpu()
+        part = exact.Exact(*(t[fits] for t in scaled[1]))
+        assert exact.max_excess(gradient.cpu()[fits], part, slack[fits]) <= 2.0
+
+
+# 0 times infinity is meant here.
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.usefixtures("route")
+def test_weights_and_non_finite_elements(dtype: torch.dtype, device: torch.device) -> None:
+    """Infinite and NaN logits and targets under weights of 0, 1, 2, infinity: torch's pattern."""
+    values = [math.nan, math.inf, -math.inf, 2.0, -2.0]
+    grid = [
+        (x, y, p) for x in values for y in (0.0, 0.5, 1.0, 2.0) for p in (0.0, 1.0, 2.0, math.inf)
+    ]
+    columns = [torch.tensor(v, dtype=dtype, device=device) for v in zip(*grid, strict=True)]
+    results = []
+    for function, wide in ((bce, False), (F.binary_cross_entropy_with_logits, True)):
+        x, y, p = (each.double() if wide else each for each in columns)
+        loss = function(x.requires_grad_(), y, pos_weight=p, reduction="none")
+        loss.backward(torch.ones_like(loss))
+        results.append((loss.detach().double(), x.grad.double()))
+        x.requires_grad_(False)
+        x.grad = None
+    rtol = torch.finfo(dtype).eps
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, equal_nan=True, rtol=max(rtol, 1e-6), atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp64"])
@@ -138,6 +228,9 @@ def test_layouts_and_empty(draw: Draw, device: torch.device) -> None:
         ({"input": torch.zeros(3, dtype=torch.long)}, TypeError, "input .*int64"),
         ({"target": torch.zeros(3, dtype=torch.long)}, TypeError, "target .*int64"),
         ({"target": torch.zeros(2)}, ValueError, r"\(3,\), got \(2,\)"),
+        ({"weight": torch.zeros(2)}, ValueError, r"weight .*\(3,\), got \(2,\)"),
+        ({"pos_weight": torch.zeros(4, 1)}, ValueError, r"pos_weight .*\(3,\), got \(4, 1\)"),
+        ({"pos_weight": torch.zeros(3, dtype=torch.int8)}, TypeError, "pos_weight .*int8"),
         ({"reduction": "avg"}, ValueError, "'avg'"),
     ],
 )

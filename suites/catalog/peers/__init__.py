@@ -1,0 +1,60 @@
+"""Kernels that nobody here wrote, side by side with ours: `peers.paths("cross_entropy")`.
+
+A library a file, a function an operation, under the signature of the operation's roles. Nothing is
+imported before a path runs. What is not installed, or cannot run on this device, is recorded as
+`unsupported` with the reason.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+
+from torch import Tensor
+
+from harness.operation import Path
+from suites.catalog.peers import (
+    apex,
+    compiled,
+    flag_gems,
+    flash_attention,
+    liger,
+    quack,
+    transformer_engine,
+    unsloth,
+)
+
+# Path name -> where its functions are, the distribution that has them, and what it is.
+LIBRARIES: dict[str, tuple[ModuleType, str, str]] = {
+    "compiled": (compiled, "torch", "torch's own, through torch.compile"),
+    "liger": (liger, "liger-kernel", "Liger's fused Triton kernel"),
+    "flash_attn": (flash_attention, "flash-attn", "flash-attn's Triton kernel"),
+    "te": (transformer_engine, "transformer-engine", "TransformerEngine's Triton kernel"),
+    "flag_gems": (flag_gems, "flag-gems", "FlagGems' Triton kernel"),
+    "quack": (quack, "quack-kernels", "quack's CuTe kernel"),
+    "apex": (apex, "apex", "apex's CUDA kernel"),
+    "unsloth": (unsloth, "unsloth", "unsloth's Triton kernel"),
+}
+# Known to write over the logits it is given; recorded, and no verdict.
+_OVERWRITES = {("liger", "cross_entropy")}
+# A program a row: a millisecond each in the interpreter, so bisections take one magnitude a launch.
+_ROW_BY_ROW = {"liger", "flash_attn", "te", "unsloth"}
+
+liger_cross_entropy = liger.cross_entropy
+
+
+def paths(operation: str) -> tuple[Path, ...]:
+    """One path for each library that has the operation, to stand beside the catalog's own."""
+    found = []
+    for name, (module, package, note) in LIBRARIES.items():
+        function: Callable[..., Tensor] | None = getattr(module, operation, None)
+        if function is not None:
+            found.append(
+                Path(
+                    name,
+                    function,
+                    overwrites_input=(name, operation) in _OVERWRITES,
+                    launch_magnitudes=1 if name in _ROW_BY_ROW else 31,
+                    note=note,
+                    package=package,
+                )
+            )
+    return tuple(found)
