@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,18 @@ def device_name(device: str) -> str:
     return "-".join(["nvidia", *[word for word in words if word != "nvidia"]][:2])
 
 
-def describe(device: str) -> dict[str, Any]:
-    """Versions, device, driver, switches, git commit: everything but what was asked of the run."""
+def describe(device: str, packages: Iterable[str] = ()) -> dict[str, Any]:
+    """Versions, device, driver, switches, git commit: everything but what was asked of the run.
+
+    `packages` are distributions whose paths the run measures, beside those that are always named.
+    """
     import torch
 
+    named = dict.fromkeys((*_PACKAGES, *packages))
     environment: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "versions": {name: version for name in named if (version := _version(name))},
         "device": {"kind": device, "name": device_name(device)},
         "switches": {
             "allow_tf32_matmul": torch.backends.cuda.matmul.allow_tf32,

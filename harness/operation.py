@@ -61,6 +61,10 @@ class Path:
     overwrites_input: bool = False  # known to do so on the clone it is given: recorded, no verdict
     launch_magnitudes: int = 31  # in one launch of a bisection; fewer where rows are costly
     note: str = ""  # one line for tables and docs
+    package: str = ""  # the distribution that ships it, if one does: a run records its version
+    # Whether it cannot run here whatever the case, a library that is not installed: then one case a
+    # dtype says so, and not thousands.
+    absent: Callable[[], bool] = field(default=lambda: False)
 
 
 @dataclass(frozen=True, slots=True)

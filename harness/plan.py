@@ -68,7 +68,8 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def plan(catalog: Mapping[str, Operation], filters: Filters) -> list[Item]:
-    """The items that the filters select, paths of one truth next to each other.
+    """The items that the filters select, paths of one truth next to each other; of a path that is
+    absent here one case a dtype.
 
     Raises:
         InputError: if a filter matches nothing in the catalog, or all filters together leave
@@ -82,16 +83,21 @@ def plan(catalog: Mapping[str, Operation], filters: Filters) -> list[Item]:
     _chosen("regime", filters.regime, [regime.name for each in within for regime in each.regimes])
     items = []
     for operation in within:
+        paths = [path for path in operation.paths if _matches(filters.path, path.name)]
+        absent = {path.name for path in paths if path.absent()}
         for fmt in (FORMATS[name] for name in formats):
+            told = set[str]()
             for regime in operation.regimes:
                 points = grid(fmt, regime.magnitudes(fmt), filters.magnitude, quick=filters.quick)
                 if not points or not _matches(filters.regime, regime.name):
                     continue
-                items += [
-                    Item(operation, path, fmt, regime, tuple(points), passes)
-                    for path in operation.paths
-                    if _matches(filters.path, path.name)
-                ]
+                for path in paths:
+                    if path.name not in absent:
+                        items.append(Item(operation, path, fmt, regime, tuple(points), passes))
+                    elif path.name not in told:
+                        told.add(path.name)
+                        one = min(points, key=lambda point: abs(point - 1.0))
+                        items.append(Item(operation, path, fmt, regime, (one,), passes))
     if not items:
         raise InputError(
             "the filters together select nothing: no such path and regime in one operation, or no"

@@ -61,6 +61,14 @@ class Session:
             ),
         }
 
+    def packages(self) -> dict[str, str]:
+        """Which distribution ships a planned path, as operation/path; ours are in none."""
+        return {
+            f"{item.operation.name}/{item.path.name}": item.path.package
+            for item in self.planned()
+            if item.path.package
+        }
+
     def asked(self) -> dict[str, Any]:
         """What run.json says was asked for."""
         filters = self.filters
@@ -138,7 +146,8 @@ class Recorder:
             "argv": argv,
             "seed": mine.seed,
             "catalog": mine.catalog_order(),
-            **describe(mine.device),
+            "packages": mine.packages(),
+            **describe(mine.device, mine.packages().values()),
         }
         try:
             mine.recorded_before()

@@ -9,7 +9,7 @@ from torch import Tensor
 import kernels
 from harness.operation import ALL_CLAIMS, Draws, Operation, Path, Regime, Roles
 from kernels.normalize import reference
-from suites.catalog import layouts
+from suites.catalog import layouts, peers
 from suites.catalog.triton_path import on_triton
 
 
@@ -118,5 +118,6 @@ NORMALIZE = Operation(
         Path("epsilon", reference.epsilon, note="x / (sqrt(sum x^2) + 1e-12), the advice"),
         Path("torch", reference.torch_native, note="F.normalize, whose eps is 1e-12"),
         Path("triton", _triton, claims=ALL_CLAIMS, note="kernels.normalize with eps=0"),
+        *peers.paths("normalize"),
     ),
 )

@@ -39,7 +39,7 @@ def strict(text: str) -> Any:
         ("run --pass both", "unknown pass 'both'; choose from: backward, forward"),
         ("run nope", "unknown suite 'nope'; choose from: .*stability"),
         ("list --operation nope", "choose from: .*normalize"),
-        ("list --operation normalize --path liger", "choose from: epsilon, naive, torch, triton"),
+        ("list --operation normalize --path liger", "choose from: compiled, .*, torch, triton"),
         ("list --regime zeros --magnitude 5", "select nothing"),
         ("run --magnitude 1:x", "malformed magnitude range '1:x'; expected A:B"),
         ("run --magnitude 5:1", "upside down"),

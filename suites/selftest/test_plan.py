@@ -1,6 +1,7 @@
 """Filters and shards: what is asked for is what is planned, and every item is in one shard."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -167,3 +168,19 @@ def test_an_item_knows_its_cases() -> None:
         "2/4x64/forward",
         "2/4x64/backward",
     ]
+
+
+def test_an_absent_path_is_told_once_a_dtype() -> None:
+    """A library that is not installed takes one case of each dtype; the others keep their grids."""
+    operation = toy("one", "here", "first second")
+    absent = Path("absent", len, absent=lambda: True)
+    operation = replace(operation, paths=(*operation.paths, absent))
+    items = plan({"one": operation}, Filters(dtype=("fp16", "fp32")))
+    told = [item for item in items if item.path is absent]
+    assert [(each.fmt.name, each.magnitudes) for each in told] == [
+        ("fp16", (1.0,)),
+        ("fp32", (1.0,)),
+    ]
+    others = [item for item in items if item.path is not absent]
+    assert len(others) == 4
+    assert all(len(each.magnitudes) > 1 for each in others)

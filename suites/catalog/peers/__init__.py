@@ -6,6 +6,8 @@ imported before a path runs. What is not installed, or cannot run on this device
 """
 
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from types import ModuleType
 
 from torch import Tensor
@@ -38,7 +40,11 @@ _OVERWRITES = {("liger", "cross_entropy")}
 # A program a row: a millisecond each in the interpreter, so bisections take one magnitude a launch.
 _ROW_BY_ROW = {"liger", "flash_attn", "te", "unsloth"}
 
-liger_cross_entropy = liger.cross_entropy
+
+def _absent(package: str) -> bool:
+    """Whether a library is not there at all."""
+    module = {"quack-kernels": "quack"}.get(package, package.replace("-", "_"))
+    return find_spec(module) is None
 
 
 def paths(operation: str) -> tuple[Path, ...]:
@@ -55,6 +61,7 @@ def paths(operation: str) -> tuple[Path, ...]:
                     launch_magnitudes=1 if name in _ROW_BY_ROW else 31,
                     note=note,
                     package=package,
+                    absent=compiled.absent if module is compiled else partial(_absent, package),
                 )
             )
     return tuple(found)

@@ -2,7 +2,8 @@
 
 Inductor keeps half precision in fp32 between the operations that it fuses, so a compiled formula
 need not break where the same formula breaks eagerly. A dtype of an operation takes some seconds to
-compile, once a machine: Inductor keeps what it compiled. STABILITY_COMPILED=0 leaves it out.
+compile, once a machine: Inductor keeps what it compiled. So on a CPU it runs where
+STABILITY_COMPILED is 1, and elsewhere unless that is 0.
 """
 
 import importlib
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from suites.catalog.peers.imports import quiet
 
-SWITCH = "STABILITY_COMPILED"  # 0: not now
+SWITCH = "STABILITY_COMPILED"  # 0: not now; 1: on a CPU, too
 
 # As they were before anybody wrapped them, the harness included, which fills what they allocate
 # with garbage: Inductor allocates while it compiles, and would trace the wrapping as well.
@@ -79,11 +80,18 @@ def _allocating() -> Iterator[None]:
             setattr(*key, replaced)
 
 
+def absent() -> bool:
+    """Whether nothing is compiled on this machine, since it has no GPU and nobody asked."""
+    return os.environ.get(SWITCH, "1" if torch.cuda.is_available() else "0") != "1"
+
+
 def _require_compiler(device: str) -> None:
     if os.environ.get(SWITCH) == "0":
-        raise NotImplementedError(f"switched off with {SWITCH}=0: compiling takes minutes")
+        raise NotImplementedError(f"switched off with {SWITCH}=0")
     if device != "cpu":
         return
+    if absent():
+        raise NotImplementedError(f"compiling for a CPU takes minutes: {SWITCH}=1 asks for it")
     named = os.environ.get("CXX")
     if not any(shutil.which(each) for each in ((named,) if named else ("g++", "clang++", "c++"))):
         raise NotImplementedError(
@@ -114,7 +122,6 @@ def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
-    *,
     pos_weight: Tensor | None = None,
 ) -> Tensor:
     """torch.nn.functional.binary_cross_entropy_with_logits, compiled."""
