@@ -272,6 +272,120 @@ def compare(
         raise typer.Exit(Exit.INCOMPLETE)
 
 
+@app.command()
+def atlas(
+    run_directory: Annotated[Path, typer.Argument(metavar="RUN")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="- for standard output")
+    ] = Path("results/ATLAS.md"),
+    check: Annotated[
+        bool, typer.Option("--check", help="write nothing; exit 1 if FILE would change")
+    ] = False,
+) -> None:
+    """Write the atlas of a run: where every implementation breaks, with a command for each row."""
+    from harness.render_atlas import atlas_markdown
+    from harness.store import load
+
+    if str(out) == "-":
+        print(atlas_markdown(load(run_directory), Path.cwd()), end="")
+        return
+    text = atlas_markdown(load(run_directory), out.parent)
+    try:
+        # As bytes, so that other line endings count as a change.
+        same = out.exists() and out.read_bytes() == text.encode()
+        if not check and not same:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_bytes(text.encode())
+    except OSError as error:
+        raise InputError(f"cannot read or write {out}: {error.strerror or error}") from None
+    if check and not same:
+        print(f"stability: {out} is out of date: stability atlas {run_directory}", file=sys.stderr)
+        raise typer.Exit(Exit.BROKEN)
+
+
+@app.command("inspect")
+def inspect_kernels(
+    operations: Annotated[list[str] | None, typer.Argument(metavar="[OPERATION]...")] = None,
+    path: Names = None,
+    dtype: Names = None,
+    columns: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="row width; repeats; default: 4096, 32000")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TARGET",
+            help="cuda:90, hip:gfx942, ...; repeats; default: cuda:80 cuda:90 cuda:100 hip:gfx942",
+        ),
+    ] = None,
+    traffic: Annotated[bool, typer.Option(help="count bytes moved, in the interpreter")] = True,
+    catalog: CatalogName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document")] = False,
+) -> None:
+    """Compile kernels without a GPU: registers, spills, load widths, bytes moved."""
+    from harness import inspection
+    from harness.launches import target_named
+    from harness.render_inspection import lines
+
+    targets = tuple(target or inspection.DEFAULT_TARGETS)
+    for each in targets:
+        target_named(each)  # a target that does not exist fails before anything starts
+    asked: dict[str, Any] = {
+        "operations": tuple(operations or ()),
+        "paths": tuple(path or ()),
+        "dtypes": tuple(dtype or ()),
+        "columns": tuple(columns or inspection.DEFAULT_COLUMNS),
+    }
+    cases = inspection.chosen_cases(**asked, catalog=catalog)
+    found = inspection.inspect(
+        cases,
+        targets=targets,
+        with_traffic=traffic,
+        catalog=catalog,
+        tell=lambda told: print(f"stability: {told}", file=sys.stderr),
+    )
+    if as_json:
+        print(inspection.to_json(found, {**asked, "targets": targets, "catalog": catalog}))
+    else:
+        for line in lines(found):
+            print(line)
+    if found.problems:
+        raise typer.Exit(Exit.INCOMPLETE)
+    if inspection.broken_claims(found, catalog):
+        raise typer.Exit(Exit.BROKEN)
+
+
+@app.command("tune")
+def tune_shapes(
+    operations: Annotated[list[str] | None, typer.Argument(metavar="[OPERATION]...")] = None,
+    path: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="repeats; default: triton")
+    ] = None,
+    dtype: Names = None,
+    columns: Annotated[
+        list[int] | None,
+        typer.Option(metavar="N", help="row width; repeats; default: 1024, 4096, 16384, 131072"),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="rows; fewer beyond 2**26 elements")] = 4096,
+    catalog: CatalogName = None,
+) -> None:
+    """Measure launch shapes on this machine's GPU and write the table that kernels look in."""
+    from harness import inspection, tuning
+    from harness.device_time import require_gpu
+
+    require_gpu()  # before the catalog imports triton
+    cases = inspection.chosen_cases(
+        tuple(operations or ()),
+        paths=tuple(path or ("triton",)),
+        dtypes=tuple(dtype or ()),
+        columns=tuple(columns or (1024, 4096, 16_384, 131_072)),
+        rows=rows,
+        catalog=catalog,
+    )
+    done, where = tuning.tune(cases, catalog=catalog, tell=print)
+    print(f"{len(done)} choices written to {where}; remove the file for the built-in table")
+
+
 def _plan(request: "Request", device: str | None) -> list["Item"]:
     from harness.catalog import load_catalog
     from harness.environment import choose_device

@@ -18,8 +18,8 @@ INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 
 # Contracting a*b + c into one rounding is allowed and asked for (triton's default changes between
 # versions): it only removes roundings, and no kernel here needs a product rounded before it is
-# added.
-OPTIONS: dict[str, Any] = {"enable_fp_fusion": True}
+# added. Eight warps where a launch does not ask `options`: what the table's usual tile has.
+OPTIONS: dict[str, Any] = {"enable_fp_fusion": True, "num_warps": 8}
 
 _STATISTICS = {
     torch.float16: torch.float32,
@@ -72,7 +72,7 @@ def fat() -> bool:
 
 
 def device_of(tensor: torch.Tensor) -> str:
-    """The device that a tensor's launch is shaped for: `cuda:90`, `hip:gfx942`, or `interpreter`."""
+    """The device that a tensor's launch is shaped for: `cuda:90`, `hip:gfx942`, `interpreter`."""
     if _shaped_as is not None:
         return _shaped_as
     return _name_of(tensor.device.index) if tensor.is_cuda else "interpreter"

@@ -80,11 +80,14 @@ class Entry:
 # about 30 for addresses, masks and statistics; short rows add their statistics, which every thread
 # of a row holds.
 DEFAULTS = (
-    # Two operands and intermediates in fp64 for fp32 inputs, too: 8 elements a thread, and beyond
-    # 5,120 columns not even 1,024 threads hold a row (measured with 8,192: 200 bytes spilled).
-    Entry(Shape(tile=2048, per_thread=8, on_chip=5120), family="normalize_backward"),
-    Entry(Shape(tile=2048, per_thread=8), family="*_backward*"),
-    Entry(Shape(tile=2048, per_thread=8), dtype="fp64"),
+    # Two operands, and intermediates in fp64 for half precision and fp32, too: beyond 5,120 columns
+    # not even 512 threads hold a row (8,192 in bf16: 200 bytes a thread spilled).
+    Entry(Shape(tile=2048, per_thread=8, on_chip=5120), "normalize_backward", dtype="fp64"),
+    Entry(Shape(tile=2048, per_thread=8, on_chip=5120), "normalize_backward", up_to=1024),
+    Entry(Shape(tile=2048, per_thread=16, on_chip=5120), "normalize_backward"),
+    Entry(Shape(tile=2048, per_thread=8, on_chip=8192), "*_backward*", dtype="fp64"),
+    Entry(Shape(tile=2048, per_thread=8), "*_backward*"),
+    Entry(Shape(tile=2048, per_thread=8, on_chip=8192), dtype="fp64"),
     Entry(USUAL),
 )
 
@@ -93,7 +96,7 @@ def lookup(family: str, dtype: str, device: str, columns: int) -> Shape:
     """The shape for a launch; the first entry that applies, measured ones before the defaults."""
     if _asked is not None:
         _asked.append((family, dtype, device, columns))
-    for entry in (*_override, *_measured(str(user_file()))):
+    for entry in (*_override, *_measured(user_file())):
         if entry.applies(family, dtype, device, columns):
             return entry.shape
     return _default(family, dtype, device, columns)
@@ -140,17 +143,20 @@ def using(*entries: Entry) -> Iterator[None]:
 
 def user_file() -> Path:
     """Where measured entries are kept: $STABILITY_LAUNCH_TABLE, else below the user's config."""
-    named = os.environ.get("STABILITY_LAUNCH_TABLE")
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "stability-harness" / "launch_table.json"
+    # Asked at every launch: the path is put together once for each value of the variables.
+    return _user_file(os.environ.get("STABILITY_LAUNCH_TABLE"), os.environ.get("XDG_CONFIG_HOME"))
 
 
 @functools.lru_cache(maxsize=4)
-def _measured(path: str) -> tuple[Entry, ...]:
+def _user_file(named: str | None, base: str | None) -> Path:
+    if named:
+        return Path(named)
+    return Path(base or Path.home() / ".config") / "stability-harness" / "launch_table.json"
+
+
+@functools.lru_cache(maxsize=4)
+def _measured(file: Path) -> tuple[Entry, ...]:
     """The user's entries; a file that cannot be used is told once and left aside."""
-    file = Path(path)
     try:
         text = file.read_text()
     except OSError:  # none has been written, which is the usual case

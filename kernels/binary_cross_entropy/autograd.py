@@ -27,9 +27,13 @@ def _repeating(weight: Tensor | None, like: Tensor) -> tuple[Tensor, int]:
     return weight.contiguous().reshape(-1), max(weight.numel(), 1)
 
 
-def _launch_options(logits: Tensor, weighted: bool) -> tuple[tuple[int], dict[str, Any]]:
+def _launch_options(
+    pass_: str, logits: Tensor, weighted: bool
+) -> tuple[tuple[int], dict[str, Any]]:
+    family, size = f"binary_cross_entropy_with_logits_{pass_}", logits.numel()
     # The interpreter runs one program after another: there few and fat ones.
-    block = min(65536 if launch.fat() else 4096, triton.next_power_of_2(max(logits.numel(), 1)))
+    most = 65536 if launch.fat() else launch.shape(family, logits, size).tile
+    block = min(most, triton.next_power_of_2(max(size, 1)))
     statistics = launch.statistics_dtype(logits.dtype)
     wide = reference.wide_dtype(logits.dtype) if weighted else statistics
     constants = {
@@ -38,7 +42,8 @@ def _launch_options(logits: Tensor, weighted: bool) -> tuple[tuple[int], dict[st
         "WIDE": launch.triton_dtype(wide),
         "BLOCK": block,
     }
-    return (triton.cdiv(logits.numel(), block),), constants | launch.OPTIONS
+    options = launch.options(family, logits, size, block)
+    return (triton.cdiv(size, block),), constants | options
 
 
 def _reduced_shape(logits: Tensor, reduction: str, n_dims: int) -> torch.Size:
@@ -65,7 +70,7 @@ def forward_op(
         loss = logits.new_empty(logits.shape, dtype=statistics)
         if logits.numel():
             weighted = weight is not None or pos_weight is not None
-            grid, options = _launch_options(logits, weighted)
+            grid, options = _launch_options("forward", logits, weighted)
             repeated = _repeating(weight, logits), _repeating(pos_weight, logits)
             (w, period_w), (p, period_p) = repeated
             with launch.on_device(logits):
@@ -106,7 +111,7 @@ def backward_op(
     gradient = torch.empty_like(logits)
     if logits.numel():
         weighted = weight is not None or pos_weight is not None
-        grid, options = _launch_options(logits, weighted)
+        grid, options = _launch_options("backward", logits, weighted)
         repeated = _repeating(weight, logits), _repeating(pos_weight, logits)
         (w, period_w), (p, period_p) = repeated
         # One scalar for all elements stays one; anything else is laid out like the logits.

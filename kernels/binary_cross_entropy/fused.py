@@ -187,8 +187,11 @@ def _backward_kernel(
         out = tl.where(usual, exact, strange)
         out = tl.where(tl.abs(p) == float("inf"), float("nan"), out)
     else:
+        # As torch has it, which stays within the range up to its very end.
+        larger = divide(tl.where(x > 0.0, 1.0, e * unboost), denominator)
+        slope = tl.where(far, larger - bounded, slope)
         before, after = unboosting_factors(g, _BOOST)
-        out = slope * tl.where(far, g, before) * tl.where(far, 4.0, after)
+        out = slope * tl.where(far, g, before) * tl.where(far, 1.0, after)
         w = tl.full(x.shape, 1.0, WIDE)
     # torch has (sigmoid(x) - y) g: an infinite target outdoes any sigmoid, and NaN stays.
     endless = (tl.abs(y) == float("inf")) & (x == x)

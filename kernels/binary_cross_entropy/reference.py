@@ -156,7 +156,12 @@ def stable_backward(
     other_e = torch.where(far, other * 2.0**-64 * e, other * e)
     boost = torch.where(far, 1.0, 2.0**64).double()
     slope = torch.where(x > 0, one * boost - other_e, one_e - other * boost) / (1 + e * 2.0**-64)
-    gradient = _times_scales(slope, [g, w], torch.where(far, 2, -64))
+    exponent = torch.where(far, 2, -64)
+    if weight is None and pos_weight is None:  # within the range up to its very end
+        larger = torch.where(x > 0, 1.0, e * 2.0**-64) / (1 + e * 2.0**-64)
+        slope = torch.where(far, larger - y, slope)
+        exponent = torch.where(far, 0, -64)
+    gradient = _times_scales(slope, [g, w], exponent)
     usual = g.isfinite() & w.isfinite()
     gradient = torch.where(usual, gradient, (slope * g) * w)
     gradient = torch.where(p.isinf(), torch.nan, gradient)

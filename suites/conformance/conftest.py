@@ -68,8 +68,8 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 4 rows and 64 columns and no row held on chip, so that short rows already span
     several blocks.
     """
-    monkeypatch.setattr(launch, "tile", lambda rows, columns: (4, 64))
-    monkeypatch.setattr(launch, "row_pieces", lambda columns, dtype: ())
+    monkeypatch.setattr(launch, "tile", lambda rows, columns, *shape: (4, 64))
+    monkeypatch.setattr(launch, "row_pieces", lambda columns, dtype, *shape: ())
 
 
 @pytest.fixture(params=["on_chip", "looped", "formula"])
@@ -80,11 +80,11 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "on_chip":
         whole = launch.row_pieces
 
-        def small(columns: int, dtype: torch.dtype) -> tuple[int, ...]:
+        def small(columns: int, dtype: torch.dtype, *shape: object) -> tuple[int, ...]:
             return (64,) * (columns // 64) + (whole(columns % 64, dtype) if columns % 64 else ())
 
         monkeypatch.setattr(launch, "row_pieces", small)
-        monkeypatch.setattr(launch, "row_block", lambda rows, pieces: 4)
+        monkeypatch.setattr(launch, "row_block", lambda rows, pieces, *shape: 4)
     elif request.param == "looped":
         request.getfixturevalue("small_tiles")
     else:

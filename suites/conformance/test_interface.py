@@ -16,11 +16,17 @@ import torch
 
 import kernels
 
+# The function of each package, under its public name.
 OPERATIONS = {
-    "cross_entropy": "cross_entropy",
-    "binary_cross_entropy": "binary_cross_entropy_with_logits",
-    "normalize": "normalize",
+    "cross_entropy": ("cross_entropy",),
+    "linear_cross_entropy": ("linear_cross_entropy",),
+    "binary_cross_entropy": ("binary_cross_entropy_with_logits",),
+    "softmax": ("softmax", "log_softmax"),
+    "normalize": ("normalize",),
+    "rms_norm": ("rms_norm",),
+    "layer_norm": ("layer_norm",),
 }
+LAYERS = ("FastNormLinear", "WeightNormLinear")
 
 
 def _python(code: str, **environment: str) -> str:
@@ -34,12 +40,15 @@ def _python(code: str, **environment: str) -> str:
 def test_public_names() -> None:
     """The names of the contract are there, functions beside the packages of the same name."""
     assert kernels.__version__ == "0.1.0"
-    for package, name in OPERATIONS.items():
-        assert inspect.isfunction(getattr(kernels, name))
+    for package, names in OPERATIONS.items():
+        assert all(inspect.isfunction(getattr(kernels, name)) for name in names)
         assert inspect.ismodule(sys.modules[f"kernels.{package}"])
+    assert all(issubclass(getattr(kernels, name), torch.nn.Module) for name in LAYERS)
+    functions = {name for names in OPERATIONS.values() for name in names}
+    assert set(kernels.__all__) == {"__version__", "attach_fastnorm", *LAYERS, *functions}
 
 
-@pytest.mark.parametrize("package", list(OPERATIONS))
+@pytest.mark.parametrize("package", [*OPERATIONS, "weight_norm"])
 def test_docstring_examples(package: str) -> None:
     """The examples in the docstrings run and print what they say."""
     if torch.cuda.is_available():
@@ -51,10 +60,12 @@ def test_docstring_examples(package: str) -> None:
 
 def test_reductions_follow_torch() -> None:
     """Parameters that torch has too come in torch's order with torch's defaults."""
-    for name in OPERATIONS.values():
+    for name in (name for names in OPERATIONS.values() for name in names):
+        if not hasattr(torch.nn.functional, name):
+            continue  # linear_cross_entropy is younger than the oldest torch
         ours = inspect.signature(getattr(kernels, name)).parameters
         theirs = inspect.signature(getattr(torch.nn.functional, name)).parameters
-        for parameter in ours.keys() & theirs.keys():
+        for parameter in ours.keys() & theirs.keys() - {"_stacklevel"}:
             assert ours[parameter].default == theirs[parameter].default, (name, parameter)
         shared = [p for p, v in ours.items() if p in theirs and v.kind is v.POSITIONAL_OR_KEYWORD]
         assert shared == list(theirs)[: len(shared)]

@@ -13,7 +13,12 @@ CALLS = {
     "binary_cross_entropy_with_logits": (
         "lambda x, t: kernels.binary_cross_entropy_with_logits(x, t, reduction='none')"
     ),
+    "linear_cross_entropy": (
+        "lambda x, w, t: kernels.linear_cross_entropy(x, w, t, reduction='none')"
+    ),
     "normalize": "lambda x: kernels.normalize(x, dim=-1, eps=0.0)",
+    "softmax": "lambda x: kernels.softmax(x)",
+    "log_softmax": "lambda x: kernels.log_softmax(x)",
 }
 
 
