@@ -241,6 +241,10 @@ def test_epsilon_rounds_away_in_fp16_and_shifts_the_answer_elsewhere(fmt: Format
         ("normalize", "peak"),
         ("normalize", "constant"),
         ("normalize", "normal"),
+        ("softmax", "peak"),
+        ("log_softmax", "peak"),
+        ("rms_norm", "peak"),
+        ("layer_norm", "outlier"),
     ],
 )
 @pytest.mark.parametrize("side", ["high", "low"])
