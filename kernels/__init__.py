@@ -8,8 +8,26 @@ triton, nothing else.
 
 from .binary_cross_entropy import binary_cross_entropy_with_logits
 from .cross_entropy import cross_entropy
+from .layer_norm import layer_norm
+from .linear_cross_entropy import linear_cross_entropy
 from .normalize import normalize
+from .rms_norm import rms_norm
+from .softmax import log_softmax, softmax
+from .weight_norm import FastNormLinear, WeightNormLinear, attach_fastnorm
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "binary_cross_entropy_with_logits", "cross_entropy", "normalize"]
+__all__ = [
+    "FastNormLinear",
+    "WeightNormLinear",
+    "__version__",
+    "attach_fastnorm",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "layer_norm",
+    "linear_cross_entropy",
+    "log_softmax",
+    "normalize",
+    "rms_norm",
+    "softmax",
+]

@@ -256,3 +256,76 @@ def log1p(x):
     return _log_from_parts(
         tl.where(small, 0.0, k), tl.where(small, x, f), tl.where(small, 0.0, lost)
     )
+
+
+# --- soft cap -------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _leading_half(x):
+    """x rounded to half its significant bits: a product of two such halves is exact."""
+    if x.dtype == tl.float64:
+        bits = (x.to(tl.int64, bitcast=True) + 0x4000000) & -0x8000000
+    else:
+        bits = (x.to(tl.int32, bitcast=True) + 0x800) & -0x1000
+    return bits.to(x.dtype, bitcast=True)
+
+
+@triton.jit
+def residual(numerator, quotient, denominator):
+    """numerator - quotient * denominator, accurately, for the rounded quotient; every product in it
+    is exact, so that it makes no difference which of them are fused with a sum.
+    """
+    q_high, d_high = _leading_half(quotient), _leading_half(denominator)
+    q_low, d_low = quotient - q_high, denominator - d_high
+    return (((numerator - q_high * d_high) - q_high * d_low) - q_low * d_high) - q_low * d_low
+
+
+# Beyond |x| = 2**7 cap (2**10 in fp64) the cap is reached and its slope is below every float.
+_SATURATED = tl.constexpr(2.0**-7)
+_SATURATED_DOUBLE = tl.constexpr(2.0**-10)
+
+
+@triton.jit
+def cap_ratio(x, cap, cap_low):
+    """Two terms whose sum is x / (cap + cap_low), 0 where that is saturated or x is NaN or inf."""
+    if x.dtype == tl.float64:
+        inside = tl.abs(x) * _SATURATED_DOUBLE < cap
+    else:
+        inside = tl.abs(x) * _SATURATED < cap
+    x = tl.where(inside, x, 0.0)
+    cap = tl.broadcast_to(cap, x.shape)
+    ratio = divide(x, cap)
+    # Of a subnormal ratio the remainder would say nothing, and it is not asked for.
+    rest = tl.where(tl.abs(ratio) > 1e-30, residual(x, ratio, cap) - ratio * cap_low, 0.0)
+    return inside, ratio, divide(rest, cap)
+
+
+@triton.jit
+def soft_cap(x, cap, cap_low):
+    """cap * tanh(x / cap) for a cap in two terms, within 2 ULP; the cap itself at infinity.
+
+    |x| < 0.625 cap: x plus a small rest, S. L. Moshier's approximations of tanh (Cephes, tanh.c and
+    tanhf.c). Beyond: cap - cap * 2 e / (1 + e) with e = exp(-2 |x| / cap). NaN passes through.
+    """
+    inside, ratio, rest = cap_ratio(x, cap, cap_low)
+    size = tl.abs(ratio)
+    small = tl.where(size < 0.625, ratio, 0.0)
+    z = small * small
+    if x.dtype == tl.float64:
+        series = z * -9.64399179425052238628e-1 - 9.92877231001918586564e1
+        series = z * series - 1.61468768441708447952e3
+        below = (z + 1.12811678491632931402e2) * z + 2.23548839060100448583e3
+        series = series / (below * z + 4.84406305325125486048e3)
+    else:
+        series = z * -5.70498872745e-3 + 2.06390887954e-2
+        series = z * series - 5.37397155531e-2
+        series = z * series + 1.33314422036e-1
+        series = z * series - 3.33332819422e-1
+    near = x + cap * (small * z * series)
+    large = tl.minimum(size, 20.0)
+    power = exp_corrected(-2.0 * large, tl.where(ratio < 0.0, 2.0, -2.0) * rest, 0)
+    far = cap - (cap * (2.0 * power / (1.0 + power)) - cap_low)
+    far = tl.where(inside, far, cap)
+    far = tl.where(x < 0.0, -far, far)
+    return tl.where((inside & (size < 0.625)) | (x != x), near, far)

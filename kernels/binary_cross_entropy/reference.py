@@ -211,9 +211,12 @@ def plain(
     """
     statistics = launch.statistics_dtype(logits.dtype)
     x, y = logits.to(statistics), target.to(statistics)
-    softplus = torch.nn.functional.softplus(-x)
-    slope = 1.0 if pos_weight is None else 1 + (pos_weight.to(statistics) - 1) * y
-    loss = (1 - y) * x + slope * softplus
+    # From terms of one sign, as in the kernels, so that the target's gradient, too, adds up without
+    # cancelling. Not by |x|, whose derivative at 0 is none of the two sides'.
+    positive = y if pos_weight is None else pos_weight.to(statistics) * y
+    right = x > 0
+    tail = torch.nn.functional.softplus(torch.where(right, -x, x))
+    loss = torch.where(right, (1 - y) * x, -positive * x) + ((1 - y) + positive) * tail
     if weight is not None:
         loss = loss * weight.to(statistics)
     if reduction == "none":

@@ -1,143 +1,242 @@
-"""Cross-entropy as people write it, and the stable formula that stands in for the kernel on a plain
-CPU.
+"""Cross-entropy as people write it, with its options where they write them, and the plain formula
+that second derivatives are taken of.
 
-The first four take logits (..., C) and class indices (...), compute in the logits' own dtype, and
-return one loss a row, 0 where the target is -100. Each says where it breaks.
+The first four take logits (..., C) and class indices (...) or probabilities (..., C), compute in
+the logits' own dtype, and return one loss a row, 0 where the target is -100. Each says where it
+breaks.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from .. import launch
-from ..formulas import exp_boosted, times_boosted
+from .options import Options
 
 IGNORE_INDEX = -100
 
 
-def _pick(log_probabilities: Tensor, target: Tensor) -> Tensor:
-    """Minus the target's entry in each row, 0 in ignored rows."""
+def _pick(
+    log_probabilities: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """Minus the sum of coefficients times log-probabilities, as it is usually written: a masked
+    class (-inf) with a coefficient of 0 makes NaN. 0 in ignored rows.
+    """
+    weights = 1.0 if weight is None else weight
+    if target.is_floating_point():
+        n_classes = target.shape[-1]
+        target = target * (1 - label_smoothing) + label_smoothing / n_classes
+        return -(weights * target * log_probabilities).sum(dim=-1)
     ignored = target == IGNORE_INDEX
     index = torch.where(ignored, 0, target).unsqueeze(-1)
-    loss = -log_probabilities.gather(-1, index).squeeze(-1)
+    weighted = log_probabilities if weight is None else weights * log_probabilities
+    loss = -weighted.gather(-1, index).squeeze(-1)
+    if label_smoothing:
+        loss = (1 - label_smoothing) * loss - label_smoothing * weighted.mean(dim=-1)
     return torch.where(ignored, 0.0, loss)
 
 
-def naive(input: Tensor, target: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
-    """exp, divide by the sum, log, pick.
+def _with_options(
+    log_softmax: Callable[[Tensor], Tensor],
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    label_smoothing: float,
+    z_loss: float,
+    softcap: float | None,
+) -> Tensor:
+    if softcap:
+        input = softcap * torch.tanh(input / softcap)
+    loss = _pick(log_softmax(input), target, weight, label_smoothing)
+    if z_loss:
+        extra = z_loss * torch.log(torch.exp(input).sum(dim=-1)).square()
+        kept = torch.ones_like(loss, dtype=torch.bool)
+        if not target.is_floating_point():
+            kept = target != IGNORE_INDEX
+        loss = loss + torch.where(kept, extra, 0.0)
+    return loss
+
+
+def naive(
+    input: Tensor,  # (N, C)
+    target: Tensor,  # (N,) or (N, C)
+    weight: Tensor | None = None,  # (C,)
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+) -> Tensor:  # (N,)
+    """exp, divide by the sum, log, pick; z_loss * log(sum(exp))**2.
 
     Breaks above ln(max): exp overflows and inf / inf is NaN (11.09 in fp16, 88.7 in fp32). Breaks
     where the target lies far below the maximum: its probability rounds to 0 and the loss is inf. A
-    row far below zero underflows to 0 / 0.
+    row far below zero underflows to 0 / 0. With smoothing, weights of 0 or probabilities every
+    class is looked at, and one that underflowed or is masked makes the row inf or NaN. A softcap
+    below ln(max) cures the overflow, and nothing else.
     """
-    exponentials = torch.exp(input)
-    probabilities = exponentials / exponentials.sum(dim=-1, keepdim=True)
-    return _pick(torch.log(probabilities), target)
+
+    def log_softmax(x: Tensor) -> Tensor:
+        exponentials = torch.exp(x)
+        return torch.log(exponentials / exponentials.sum(dim=-1, keepdim=True))
+
+    return _with_options(log_softmax, input, target, weight, label_smoothing, z_loss, softcap)
 
 
-def softmax_log(input: Tensor, target: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
+def softmax_log(
+    input: Tensor,  # (N, C)
+    target: Tensor,  # (N,) or (N, C)
+    weight: Tensor | None = None,  # (C,)
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+) -> Tensor:  # (N,)
     """torch.softmax, then torch.log.
 
     Softmax itself is safe, but a probability that rounds to 0 (a gap of 17.3 in fp16, 103 in fp32)
     has log -inf, and the gradient through it is NaN. A probability that rounds to 1 has loss 0:
-    every confident row loses its accuracy.
+    every confident row loses its accuracy. With smoothing or probabilities any class far below the
+    maximum makes the row inf, or NaN where its coefficient is 0.
     """
-    return _pick(torch.log(torch.softmax(input, dim=-1)), target)
+    return _with_options(
+        lambda x: torch.log(torch.softmax(x, dim=-1)),
+        input, target, weight, label_smoothing, z_loss, softcap,
+    )  # fmt: skip
 
 
-def clamped(input: Tensor, target: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
+def clamped(
+    input: Tensor,  # (N, C)
+    target: Tensor,  # (N,) or (N, C)
+    weight: Tensor | None = None,  # (C,)
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+) -> Tensor:  # (N,)
     """The quick fix: log(max(p, 1e-9)).
 
     Finite but wrong where p < 1e-9: the loss stays at 20.7 and the gradient is exactly 0, so the
-    worst rows stop learning. In fp16 1e-9 is itself 0 and nothing is fixed.
+    worst rows stop learning. In fp16 1e-9 is itself 0 and nothing is fixed. Smoothing spreads the
+    error to every row with a class that far down.
     """
-    return _pick(torch.log(torch.clamp(torch.softmax(input, dim=-1), min=1e-9)), target)
+    return _with_options(
+        lambda x: torch.log(torch.clamp(torch.softmax(x, dim=-1), min=1e-9)),
+        input, target, weight, label_smoothing, z_loss, softcap,
+    )  # fmt: skip
 
 
-def torch_native(input: Tensor, target: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
-    """F.cross_entropy: log-softmax, then pick.
+def epsilon(
+    input: Tensor,  # (N, C)
+    target: Tensor,  # (N,) or (N, C)
+    weight: Tensor | None = None,  # (C,)
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+) -> Tensor:  # (N,)
+    """The other quick fix: log(p + 1e-8).
+
+    The loss stays at 18.4 where p is far below 1e-8, the gradient vanishes with p instead of
+    tending to -1, and a confident row's loss is off by 1e-8. In fp16 1e-8 rounds to 0.
+    """
+    return _with_options(
+        lambda x: torch.log(torch.softmax(x, dim=-1) + 1e-8),
+        input, target, weight, label_smoothing, z_loss, softcap,
+    )  # fmt: skip
+
+
+def nan_to_num(
+    input: Tensor,  # (N, C)
+    target: Tensor,  # (N,) or (N, C)
+    weight: Tensor | None = None,  # (C,)
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+) -> Tensor:  # (N,)
+    """The textbook formula with torch.nan_to_num over its loss.
+
+    What overflowed comes out as 0 or as the largest float: finite, and no loss at all. The gradient
+    of what was replaced is 0 times infinity: NaN, as before.
+    """
+    loss = naive(
+        input, target, weight, label_smoothing=label_smoothing, z_loss=z_loss, softcap=softcap
+    )
+    return torch.nan_to_num(loss)
+
+
+def torch_native(
+    input: Tensor,  # (..., C)
+    target: Tensor,  # (...) or (..., C)
+    weight: Tensor | None = None,  # (C,)
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+) -> Tensor:  # (...)
+    """F.cross_entropy: log-softmax, then pick; beside it z_loss * torch.logsumexp(input)**2.
 
     Overflows where the loss does not fit the logits' dtype (131008 in fp16), and its mean where one
     row's loss or the sum overflows. Loses relative accuracy where the target's probability is near
-    1.
+    1. A masked class whose weight or probability is 0 makes the loss NaN.
     """
+    if softcap:
+        input = softcap * torch.tanh(input / softcap)
     rows = input.reshape(-1, input.shape[-1])
-    loss = torch.nn.functional.cross_entropy(rows, target.reshape(-1), reduction="none")
-    return loss.reshape(target.shape)
+    soft = target.is_floating_point()
+    labels = target.reshape(rows.shape) if soft else target.reshape(-1)
+    loss = torch.nn.functional.cross_entropy(
+        rows, labels, weight, reduction="none", label_smoothing=label_smoothing
+    )
+    if z_loss:
+        extra = z_loss * torch.logsumexp(rows, dim=-1).square()
+        loss = loss + (extra if soft else torch.where(labels == IGNORE_INDEX, 0.0, extra))
+    return loss.reshape(input.shape[:-1])
 
 
-# --- the stable formula ---------------------------------------------------------------------------
+# --- for derivatives of derivatives ---------------------------------------------------------------
 
 
-def _sum_of_others(x: Tensor, reference: Tensor, is_target: Tensor) -> Tensor:
-    """2**64 times the sum of exp(x - reference) over all columns but the target's, in fp64."""
-    value = torch.where(is_target, 0.0, exp_boosted(x, reference))
-    # The parts that are multiples of 2**(64 - 30) add up exactly, the rest is small.
-    high = (value + 1.5 * 2.0**86) - 1.5 * 2.0**86
-    return high.sum(dim=-1) + (value - high).sum(dim=-1)
+def plain(
+    logits: Tensor,  # (..., N, C)
+    target: Tensor,  # (..., N) indices or (..., N, C) probabilities
+    weight: Tensor | None,  # (C,) or (..., C)
+    options: Options,
+) -> Tensor:  # (...), or (..., N) without a reduction
+    """The loss with all its options, each operation differentiable as often as one likes.
 
-
-def _classes(target: Tensor, n_columns: int, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Which rows are ignored, which have a class, and that class (0 where there is none)."""
-    ignored = target == ignore_index
-    has_class = ~ignored & (target >= 0) & (target < n_columns)
-    return ignored, has_class, torch.where(has_class, target, 0)
-
-
-def stable_forward(
-    logits: Tensor,  # (N, C)
-    target: Tensor,  # (N,)
-    ignore_index: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the forward kernel computes: half the gap m - x_y, the rest of the loss, m, 2**64 S."""
+    Its values lose what the kernels keep: relative accuracy in confident rows, means of rows that
+    overflow. It is there to be differentiated twice.
+    """
     x = logits.to(launch.statistics_dtype(logits.dtype))
-    n_rows, n_columns = x.shape
-    if n_columns == 0:
-        ignored = target == ignore_index
-        empty = x.new_zeros(n_rows)
-        rest = torch.where(ignored, 0.0, torch.nan).to(x.dtype)
-        return empty, rest, empty.clone(), x.new_zeros(n_rows, dtype=launch.sum_dtype(logits.dtype))
-    ignored, has_class, index = _classes(target, n_columns, ignore_index)
-    index = index[:, None]
-    maximum = x.amax(dim=-1)
-    subtract = torch.where(maximum.isinf(), 0.0, maximum)[:, None]
-    is_target = (torch.arange(n_columns, device=x.device) == index) & has_class[:, None]
-    total = _sum_of_others(x, subtract, is_target).to(launch.sum_dtype(logits.dtype))
-    others = (total * 2.0**-64).to(x.dtype)
-    x_y = x.gather(-1, index)[:, 0]
-    e_y = (exp_boosted(x_y, subtract[:, 0]) * 2.0**-64).to(x.dtype)
-    at_maximum = x_y == maximum
-    rest = torch.where(at_maximum, torch.log1p(others), torch.log(others + e_y))
-    rest = torch.where(has_class & ~maximum.isinf(), rest, torch.nan)
-    half_gap = torch.where(at_maximum | ~has_class, 0.0, maximum * 0.5 - x_y * 0.5)
-    return half_gap, torch.where(ignored, 0.0, rest), maximum, total
-
-
-def stable_backward(
-    upstream: Tensor,  # (N,)
-    logits: Tensor,  # (N, C)
-    target: Tensor,  # (N,)
-    maximum: Tensor,  # (N,)
-    others: Tensor,  # (N,)
-    ignore_index: int,
-) -> Tensor:
-    """What the backward kernel computes: the gradient of the logits, from m and 2**64 S."""
-    x = logits.to(maximum.dtype)
-    n_columns = x.shape[1]
-    if n_columns == 0:
-        return torch.empty_like(logits)
-    ignored, has_class, index = _classes(target, n_columns, ignore_index)
-    index = index[:, None]
-    subtract = torch.where(maximum.isinf(), 0.0, maximum)[:, None]
-    others = others.double()
-    terms = exp_boosted(x, subtract)
-    e_y = torch.where(has_class, terms.gather(-1, index)[:, 0], 0.0)
-    defined = ~maximum.isinf() & (ignored | has_class)
-    normalizer = torch.where(defined, (others + e_y) * 2.0**-64, torch.nan)
-    scale = torch.where(ignored, 0.0, upstream.double())
-    at_target = -times_boosted(others / normalizer, scale)
-    scale = (scale / normalizer)[:, None]
-    is_target = (torch.arange(n_columns, device=x.device) == index) & has_class[:, None]
-    gradient = torch.where(is_target, at_target[:, None], times_boosted(terms, scale))
-    return gradient.to(logits.dtype)
+    if options.softcap != 0.0:
+        x = options.softcap * torch.tanh(x / options.softcap)
+    log_sum = torch.logsumexp(x, dim=-1, keepdim=True)
+    gap = log_sum - x
+    n_classes = x.shape[-1]
+    if target.is_floating_point():
+        counts = torch.ones_like(log_sum[..., 0])
+        own = target.to(x.dtype)
+    else:
+        counts = (target != options.ignore_index).to(x.dtype)
+        own = (torch.arange(n_classes, device=x.device) == target.unsqueeze(-1)).to(x.dtype)
+    weights = 1.0 if weight is None else weight.unsqueeze(-2).to(x.dtype)
+    row_weight = counts if target.is_floating_point() else counts * (own * weights).sum(dim=-1)
+    share = options.label_smoothing / max(n_classes, 1)
+    coefficient = weights * (own * (1.0 - options.label_smoothing) + share)
+    gap = torch.where((coefficient == 0) & gap.isinf(), 0.0, gap)
+    rows = (coefficient * gap).sum(dim=-1)
+    if options.z_loss != 0.0:
+        rows = rows + options.z_loss * log_sum[..., 0].square()
+    rows = torch.where(counts == 0, 0.0, rows)
+    if options.reduction == "none":
+        return rows
+    if options.reduction == "sum":
+        return rows.sum(dim=-1)
+    denominator = row_weight.sum(dim=-1)
+    if options.all_ignored == "zero":
+        denominator = torch.where(denominator == 0, torch.inf, denominator)
+    return rows.sum(dim=-1) / denominator

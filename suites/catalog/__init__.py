@@ -7,6 +7,7 @@ lets `stability inspect` launch the paths' kernels without a GPU.
 from suites.catalog.binary_cross_entropy import BINARY_CROSS_ENTROPY
 from suites.catalog.cross_entropy import CROSS_ENTROPY
 from suites.catalog.layer_norm import LAYER_NORM
+from suites.catalog.linear_cross_entropy import LINEAR_CROSS_ENTROPY
 from suites.catalog.log_softmax import LOG_SOFTMAX
 from suites.catalog.normalize import NORMALIZE
 from suites.catalog.rms_norm import RMS_NORM
@@ -15,6 +16,7 @@ from suites.catalog.softmax import SOFTMAX
 
 OPERATIONS = (
     CROSS_ENTROPY,
+    LINEAR_CROSS_ENTROPY,
     BINARY_CROSS_ENTROPY,
     NORMALIZE,
     RMS_NORM,

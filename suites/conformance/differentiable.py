@@ -30,12 +30,6 @@ def _classes(x: Tensor) -> Tensor:
     return torch.arange(1, 4, device=x.device)
 
 
-def _probabilities(x: Tensor) -> Tensor:
-    """(3, 5), each row adding up to one; the same for every x."""
-    weights = torch.arange(15, device=x.device).reshape(3, 5) % 4 + 1
-    return (weights / weights.sum(dim=1, keepdim=True)).to(x.dtype)
-
-
 def _weight(x: Tensor) -> Tensor:
     return (torch.arange(5, device=x.device) % 3 + 0.5).to(x.dtype)
 
@@ -58,6 +52,13 @@ def _cross_entropy(**options: object) -> Case:
     return Case(of(kernels.cross_entropy), of(F.cross_entropy))
 
 
+def _capped_cross_entropy(x: Tensor) -> Tensor:
+    """softcap and z-loss as the documentation writes them."""
+    capped = 2.0 * torch.tanh(x / 2.0)
+    normalizer = torch.logsumexp(capped, dim=-1)
+    return F.cross_entropy(capped, _classes(x)) + 0.1 * normalizer.square().mean()
+
+
 def _weighted_binary_cross_entropy(x: Tensor, y: Tensor, w: Tensor, p: Tensor) -> Tensor:
     """PyTorch's function has no gradient for the weight: its documented formula instead."""
     target = y.sigmoid()
@@ -69,6 +70,24 @@ CASES: dict[str, Case] = {
     "cross_entropy": _cross_entropy(),
     "cross_entropy_none": _cross_entropy(reduction="none"),
     "cross_entropy_sum": _cross_entropy(reduction="sum"),
+    "cross_entropy_weight": _cross_entropy(weight=_weight),
+    "cross_entropy_smoothing": _cross_entropy(label_smoothing=0.2, weight=_weight),
+    "cross_entropy_probabilities": Case(
+        lambda x, t: kernels.cross_entropy(x, t.softmax(dim=1), _weight(x)),
+        lambda x, t: F.cross_entropy(x, t.softmax(dim=1), _weight(x)),
+        shapes=((3, 5), (3, 5)),
+    ),
+    "cross_entropy_additions": Case(
+        lambda x: kernels.cross_entropy(x, _classes(x), z_loss=0.1, softcap=2.0),
+        _capped_cross_entropy,
+    ),
+    "linear_cross_entropy": Case(
+        lambda x, w, b: kernels.linear_cross_entropy(
+            x, w, _classes(x), linear_bias=b, label_smoothing=0.1, chunk_rows=2
+        ),
+        lambda x, w, b: F.cross_entropy(F.linear(x, w, b), _classes(x), label_smoothing=0.1),
+        shapes=((3, 4), (5, 4), (5,)),
+    ),
     "binary_cross_entropy": Case(
         lambda x, y: kernels.binary_cross_entropy_with_logits(x, y.sigmoid()),
         lambda x, y: F.binary_cross_entropy_with_logits(x, y.sigmoid()),
@@ -86,6 +105,20 @@ CASES: dict[str, Case] = {
         lambda x, y: F.binary_cross_entropy_with_logits(x, y.sigmoid(), reduction="none"),
         shapes=((3, 5), (3, 5)),
     ),
+    "softmax": _pair("softmax", dim=-1),
+    "log_softmax": _pair("log_softmax", dim=0),
+    "rms_norm": Case(
+        lambda x, w: kernels.rms_norm(x, (5,), w, 1e-3),
+        lambda x, w: F.rms_norm(x, (5,), w, 1e-3),
+        shapes=((3, 5), (5,)),
+    ),
+    "rms_norm_alone": _pair("rms_norm", normalized_shape=(5,)),
+    "layer_norm": Case(
+        lambda x, w, b: kernels.layer_norm(x, (5,), w, b),
+        lambda x, w, b: F.layer_norm(x, (5,), w, b),
+        shapes=((3, 5), (5,), (5,)),
+    ),
+    "layer_norm_alone": _pair("layer_norm", normalized_shape=(5,)),
     "normalize": _pair("normalize"),
     "normalize_p3": _pair("normalize", p=3.0),
 }
