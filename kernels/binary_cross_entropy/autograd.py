@@ -216,10 +216,11 @@ def _rare(
     """The gradients of target and weights, which few ask for, by PyTorch's formula."""
 
     def loss(*values: Tensor) -> Tensor:
-        given = list(tensors)
+        given: list[Any] = list(tensors)
         for k, value in zip(wanted, values, strict=True):
             given[k] = value
-        return reference.plain(*given, reduction, n_dims)  # type: ignore[arg-type]
+        logits, target, weight, pos_weight = given
+        return reference.plain(logits, target, weight, pos_weight, reduction, n_dims)
 
     pull = torch.func.vjp(loss, *[tensors[k] for k in wanted])[1]
     found: tuple[Tensor, ...] = pull(upstream)

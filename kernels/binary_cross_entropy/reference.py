@@ -212,11 +212,13 @@ def plain(
     statistics = launch.statistics_dtype(logits.dtype)
     x, y = logits.to(statistics), target.to(statistics)
     # From terms of one sign, as in the kernels, so that the target's gradient, too, adds up without
-    # cancelling. Not by |x|, whose derivative at 0 is none of the two sides'.
+    # cancelling. Not by |x|, whose derivative at 0 is none of the two sides'; and with a zero in
+    # the branch not taken, where an infinite x would make the target's gradient NaN.
     positive = y if pos_weight is None else pos_weight.to(statistics) * y
     right = x > 0
     tail = torch.nn.functional.softplus(torch.where(right, -x, x))
-    loss = torch.where(right, (1 - y) * x, -positive * x) + ((1 - y) + positive) * tail
+    above, below = torch.where(right, x, 0.0), torch.where(right, 0.0, x)
+    loss = (1 - y) * above - positive * below + ((1 - y) + positive) * tail
     if weight is not None:
         loss = loss * weight.to(statistics)
     if reduction == "none":

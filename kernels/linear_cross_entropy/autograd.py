@@ -76,7 +76,10 @@ def _gradient_formula(
         tensors = [*given]
         for place, value in zip(places, values, strict=True):
             tensors[place] = value
-        return reference.plain(*tensors, target, class_weight, positions, Options(*options))
+        x_, weight_, bias_ = tensors
+        return reference.plain(
+            x_, weight_, bias_, target, class_weight, positions, Options(*options)
+        )
 
     pull = torch.func.vjp(loss, *[given[k] for k in places])[1]
     found = dict(zip(places, pull(upstream), strict=True))
