@@ -71,10 +71,20 @@ def _lines(run: Run, rows: Sequence[Row]) -> Iterator[Text]:
 
 
 def block_lines(block: Sequence[Row]) -> Iterator[Text]:
-    """The rows of one operation and pass under their heading."""
+    """The rows of one operation and pass under their heading; what is unsupported whole, a
+    library that is not installed, shares a line below them.
+    """
+    absent = [row for row in block if set(row.counts) == {Verdict.UNSUPPORTED}]
+    shown = [row for row in block if row not in absent] or block
     yield Text(heading(block[0]), style="bold")
     yield from map(Text, _headers())
-    yield from map(_text_row, block)
+    yield from map(_text_row, shown)
+    if absent and shown is not block:
+        dtypes: dict[str, list[str]] = {}
+        for row in absent:
+            dtypes.setdefault(row.path, []).append(row.dtype)
+        named = (f"{printable(path)} ({', '.join(found)})" for path, found in dtypes.items())
+        yield from map(Text, _folded("unsupported here: " + "; ".join(named), "  ", "    "))
     for note in wrong_at_one_notes(block):
         yield from map(Text, _folded(note, "  ", "    "))
 

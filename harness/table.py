@@ -26,7 +26,7 @@ class Row:
     Cells hold, for each of COLUMNS, the worst verdict among the cases there, None for no case.
     Over several regimes the frontiers are the tightest of any regime. A regime that is wrong
     already at magnitude 1 would drown the others: if few are, they stand in `wrong_at_one` and
-    show in no cell.
+    show in no cell. Regimes that a path does not take at all are left out of such a row.
     """
 
     operation: str
@@ -50,11 +50,13 @@ def table_rows(records: Iterable[Record], *, by_regime: bool, catalog: object = 
         where = (record.operation, pass_of(record), record.path, record.dtype)
         groups.setdefault(where, {}).setdefault(record["regime"], []).append(record)
     rows = []
-    for (operation, pass_, path, dtype), regimes in groups.items():
+    for (operation, pass_, path, dtype), every in groups.items():
         key = (operation, pass_, path, dtype)
         if by_regime:
-            rows += [_row(key, name, [group]) for name, group in regimes.items()]
+            rows += [_row(key, name, [group]) for name, group in every.items()]
             continue
+        # A regime whose options a path does not take says nothing about the others.
+        regimes = {name: group for name, group in every.items() if _is_supported(group)} or every
         wrong = _few_wrong_at_one(regimes)
         whole = _row(key, "all", list(regimes.values()))
         left = [group for name, group in regimes.items() if name not in wrong]
@@ -64,6 +66,10 @@ def table_rows(records: Iterable[Record], *, by_regime: bool, catalog: object = 
             whole = replace(part, counts=whole.counts, wrong_at_one=notes)
         rows.append(whole)
     return sorted(rows, key=_order(catalog))
+
+
+def _is_supported(group: list[Record]) -> bool:
+    return any(record.verdict is not Verdict.UNSUPPORTED for record in group)
 
 
 def _few_wrong_at_one(

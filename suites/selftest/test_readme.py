@@ -23,6 +23,18 @@ def test_tables_and_picture_come_from_the_committed_baseline() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_atlas_comes_from_the_committed_baseline() -> None:
+    """`stability atlas` would change nothing."""
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "atlas", "results/baselines/cpu-interpreter", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_baseline_is_whole_and_the_triton_paths_hold_in_it() -> None:
     """The committed run is complete and readable, and no claimed case in it is broken."""
     run = load(ROOT / "results" / "baselines" / "cpu-interpreter")

@@ -14,6 +14,7 @@ from harness import Verdict, load
 from harness.case import Case
 from harness.formats import FORMATS
 from harness.record import Record
+from harness.render_text import block_lines
 from harness.table import COLUMNS, Row, cells_of, table_rows
 from suites.selftest.conftest import Stability
 
@@ -200,3 +201,23 @@ def test_problems_and_incompleteness_are_told(
     said = strict(stability("table", tmp_path, "--format", "json").out)
     assert said["complete"] is False
     assert len(said["problems"]) == 1
+
+
+def test_a_regime_that_a_path_does_not_take_hides_nothing() -> None:
+    """Folded over regimes, an unsupported one leaves the others' cells; alone it is shown."""
+    unsupported = [record(m, Verdict.UNSUPPORTED, "weighted") for m in (1.0, 10.0)]
+    measured = [record(m, OK) for m in (1.0, 10.0)]
+    (folded,) = table_rows([*unsupported, *measured], by_regime=False)
+    assert {cell for cell in folded.cells if cell} == {OK}
+    assert not folded.wrong_at_one
+    (alone,) = table_rows(unsupported, by_regime=False)
+    assert {cell for cell in alone.cells if cell} == {Verdict.UNSUPPORTED}
+
+
+def test_absent_paths_share_a_line() -> None:
+    """A path that is unsupported whole takes no row of the text, and is named below the block."""
+    absent = [replace(record(1.0, Verdict.UNSUPPORTED), path="peer")]
+    rows = table_rows([record(1.0, OK), *absent], by_regime=False)
+    lines = [line.plain for line in block_lines(rows)]
+    assert [line for line in lines if "peer" in line] == ["  unsupported here: peer (fp64)"]
+    assert any(line.startswith("peer ") for line in map(str, block_lines(rows[-1:])))
