@@ -7,7 +7,7 @@ triton, nothing else.
 """
 
 from .binary_cross_entropy import binary_cross_entropy_with_logits
-from .cross_entropy import cross_entropy
+from .cross_entropy import cross_entropy, cross_entropy_with_gradient
 from .layer_norm import layer_norm
 from .linear_cross_entropy import linear_cross_entropy
 from .normalize import normalize
@@ -24,6 +24,7 @@ __all__ = [
     "attach_fastnorm",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "cross_entropy_with_gradient",
     "layer_norm",
     "linear_cross_entropy",
     "log_softmax",

@@ -138,7 +138,10 @@ def _forward_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
+    UNIT: tl.constexpr,  # what n_columns and stride_row are multiples of
 ):
+    n_columns = launch.known_multiple(n_columns, UNIT)
+    stride_row = launch.known_multiple(stride_row, UNIT)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = rows < n_rows
     label = tl.zeros([BLOCK_M], tl.int64)
@@ -288,7 +291,10 @@ def _backward_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
+    UNIT: tl.constexpr,  # what n_columns and stride_row are multiples of
 ):
+    n_columns = launch.known_multiple(n_columns, UNIT)
+    stride_row = launch.known_multiple(stride_row, UNIT)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = rows < n_rows
     label = tl.zeros([BLOCK_M], tl.int64)
@@ -372,7 +378,10 @@ def _target_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
+    UNIT: tl.constexpr,  # what n_columns and stride_row are multiples of
 ):
+    n_columns = launch.known_multiple(n_columns, UNIT)
+    stride_row = launch.known_multiple(stride_row, UNIT)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = rows < n_rows
     cap, cap_low = in_two_terms(double_from_bits(cap_bits), STATISTICS)

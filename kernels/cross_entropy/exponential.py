@@ -121,13 +121,20 @@ def log1p_rest(logarithm, x):
 
 
 @triton.jit
-def sum_pairs(high, low, BOOST: tl.constexpr):
-    """The sum over axis 1 of pairs within [0, 2**BOOST]: the parts that are multiples of 2**(BOOST
-    - 30) add up exactly, the rest is small.
+def split_sum(high, low, BOOST: tl.constexpr):
+    """The sum over axis 1 of pairs within [0, 2**BOOST] in two terms: the parts that are multiples
+    of 2**(BOOST - 30), which add up exactly, and the rest, which is small.
     """
     spacing = tl.full(high.shape, 1.5 * 2.0 ** (22 + BOOST), tl.float64)
     coarse = (high + spacing) - spacing
-    return tl.sum(coarse, axis=1) + tl.sum((high - coarse) + low, axis=1)
+    return tl.sum(coarse, axis=1), tl.sum((high - coarse) + low, axis=1)
+
+
+@triton.jit
+def sum_pairs(high, low, BOOST: tl.constexpr):
+    """The sum over axis 1 of pairs within [0, 2**BOOST], see `split_sum`."""
+    coarse, rest = split_sum(high, low, BOOST)
+    return coarse + rest
 
 
 @triton.jit

@@ -23,40 +23,27 @@ import triton.language as tl
 
 from .. import launch
 from ..convert import narrow
-from ..elementary import (
-    add_compensated,
-    divide,
-    log,
-    log1p,
-    power_of_two,
-    soft_cap,
-    unboosting_factors,
-)
+from ..elementary import add_compensated, power_of_two, soft_cap
 from .exponential import (
-    divide_pair,
     exp_difference,
     exp_difference_pair,
     scaled_pair,
     sum_pairs,
     times_slope,
-    unboosting_pair,
 )
 from .rows import (
     block_maximum,
     double_from_bits,
     finite_reference,
+    gradient_factors,
     in_two_terms,
     load_at,
     load_labels,
     load_logits,
+    log_of_row,
     row_loss,
+    without_target,
 )
-
-
-@triton.jit
-def without_target(terms, columns, target):
-    """The terms of the sum S: all but the target's own column."""
-    return tl.where(columns == target, 0.0, terms)
 
 
 @triton.jit
@@ -86,7 +73,10 @@ def _forward_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
+    UNIT: tl.constexpr,  # what n_columns and stride_row are multiples of
 ):
+    n_columns = launch.known_multiple(n_columns, UNIT)
+    stride_row = launch.known_multiple(stride_row, UNIT)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = rows < n_rows
     ignored, label = load_labels(target, rows, inside, n_columns, ignore_index)
@@ -133,19 +123,7 @@ def _forward_kernel(
     tl.store(maximum + rows, m, mask=inside)
     tl.store(others + rows, total, mask=inside)
     total = (total * unboost).to(STATISTICS)
-    subtract = finite_reference(m)
-    at_maximum = x_y == m
-    # Outside a row whose maximum is finite the target's logit may be anything: compute with the
-    # maximum instead.
-    x_y = tl.where((x_y <= subtract) | (x_y != x_y), x_y, subtract)
-    e_y = exp_difference(x_y, subtract, 0)
-    half_gap = tl.where(at_maximum | (label < 0), 0.0, subtract * 0.5 - x_y * 0.5)
-    log_d = tl.where(at_maximum, log1p(total), log(tl.maximum(total, 1.0) + e_y))
-    log_d = tl.where(total == total, log_d, total)
-    # An infinite maximum (all -inf, or a +inf) or a target that names no class has no loss; an
-    # ignored row's is 0.
-    defined = (label >= 0) & (m > float("-inf")) & (m < float("inf"))
-    log_d = tl.where(defined | ignored, log_d, float("nan"))
+    half_gap, log_d = log_of_row(total, x_y, m, label, ignored)
     tl.store(log_sum + rows, log_d, mask=inside)
     row_weight = tl.full([BLOCK_M], 1.0, STATISTICS)
     if HAS_WEIGHT:
@@ -193,7 +171,10 @@ def _backward_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
+    UNIT: tl.constexpr,  # what n_columns and stride_row are multiples of
 ):
+    n_columns = launch.known_multiple(n_columns, UNIT)
+    stride_row = launch.known_multiple(stride_row, UNIT)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = rows < n_rows
     ignored, label = load_labels(target, rows, inside, n_columns, ignore_index)
@@ -210,32 +191,9 @@ def _backward_kernel(
     m = tl.load(maximum + rows, mask=inside, other=0.0)
     total = tl.load(others + rows, mask=inside, other=1.0)
     subtract = finite_reference(m)
-    x_y = tl.where((x_y <= subtract) | (x_y != x_y), x_y, subtract)
-    e_y = tl.where(label >= 0, exp_difference(x_y, subtract, 0), 0.0).to(SUMS)
-    # As in torch, a row without a loss has no gradient either, and a non-finite row has none even
-    # where it is ignored.
-    defined = (m > float("-inf")) & (m < float("inf")) & (ignored | (label >= 0))
-    plain = total * power_of_two(tl.full([BLOCK_M], -BOOST, tl.int32), SUMS)
-    normalizer = tl.where(defined, plain + e_y, float("nan"))
-    # The upstream scale enters before 2**BOOST is taken out and the gradient is rounded to the
-    # logits' dtype: what a loss scaler relies on.
-    if STATISTICS == tl.float64:
-        # What the normalizer's rounding lost; S and e_y are nonnegative (Dekker's fast TwoSum).
-        large, small = tl.maximum(plain, e_y), tl.minimum(plain, e_y)
-        lost = (large - normalizer) + small
-        ratio, ratio_low = divide_pair(g, normalizer, lost)
-        at_high, at_low, at_after = unboosting_pair(ratio, ratio_low, BOOST)
-        at_target = -scaled_pair(total, tl.zeros_like(total), at_high, at_low, at_after)
-        if HAS_Z:
-            at_target += e_y * (h / normalizer)
-            ratio, ratio_low = divide_pair(g + h, normalizer, lost)
-        before, before_low, after = unboosting_pair(ratio, ratio_low, BOOST)
-    else:
-        before, after = unboosting_factors(g, BOOST)
-        at_target = -divide(total, normalizer) * before * after
-        if HAS_Z:
-            at_target += divide(e_y, normalizer) * h
-        before, after = unboosting_factors(divide(g + h, normalizer), BOOST)
+    at_target, before, before_low, after = gradient_factors(
+        g, h, total, x_y, m, label, ignored, HAS_Z, BOOST
+    )
     for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
         columns = block * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         mask = inside[:, None] & (columns < n_columns)[None, :]

@@ -193,7 +193,9 @@ def _grid_and_constants(
     logits: Tensor, options: Options, pass_: str
 ) -> tuple[tuple[int], dict[str, Any]]:
     n_rows, n_columns = logits.shape
-    block_m, block_n = launch.tile(n_rows, n_columns)
+    family = f"cross_entropy_{pass_}"
+    shape = launch.shape(family, logits, n_columns)
+    block_m, block_n = launch.tile(n_rows, n_columns, shape)
     constants = {
         "HAS_CAP": options.softcap != 0.0,
         "STATISTICS": launch.triton_dtype(launch.statistics_dtype(logits.dtype)),
@@ -201,8 +203,9 @@ def _grid_and_constants(
         "BLOCK_M": block_m,
         "BLOCK_N": block_n,
         "STATIC_BLOCKS": launch.static_blocks(n_columns, block_n),
+        "UNIT": launch.unit(logits, n_columns, logits.stride(0)),
     }
-    compiler = launch.options(f"cross_entropy_{pass_}", logits, n_columns, block_m * block_n)
+    compiler = launch.options(family, logits, n_columns, block_m * block_n)
     return (triton.cdiv(n_rows, block_m),), constants | compiler
 
 
@@ -226,37 +229,47 @@ def reduce_rows(
     options: Options,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """The reduced loss, (B,) or (B, N), and the mean's denominator (B, 2): itself, and the power of
-    two that it was multiplied by to stay finite.
+    """The reduced loss, (B,) or (B, N), and the denominator, see `denominator_of`.
 
     Finite whenever the true value is: fp64 has room for a sum of any fp32 rows; of fp64 rows what
     is beyond it comes as `excess`. No step waits for the device.
     """
     wide = excess.numel() > 0
+    denominator = denominator_of(row_weight, options)
     if options.reduction == "none":
         if wide:
             loss = loss + excess * 2.0**512 * 2.0**512
-        return loss.to(dtype), loss.new_ones(*loss.shape[:-1], 2)
+        return loss.to(dtype), denominator
     total = loss.sum(dim=-1)
     beyond = excess.sum(dim=-1) if wide else torch.zeros_like(total)
     if options.reduction == "sum":
         total = total + beyond * 2.0**512 * 2.0**512
-        return total.to(dtype), total.new_ones(*total.shape, 2)
-    counted = row_weight.sum(dim=-1, dtype=torch.float64)
-    unit = torch.ones_like(counted)
-    if wide:
-        scaled = (row_weight * 2.0**-64).sum(dim=-1)
-        unit = torch.where(counted.isinf() & scaled.isfinite(), 2.0**-64, 1.0)
-        counted = torch.where(unit < 1.0, scaled, counted)
-    if options.all_ignored == "zero":
-        counted = torch.where(counted == 0, torch.inf, counted)
+        return total.to(dtype), denominator
+    counted, unit = denominator.unbind(dim=-1)
     mean = total / counted
     if wide:
         mean = mean * unit
         shifted = (loss * 2.0**-512 * 2.0**-512).sum(dim=-1) + beyond
         shifted = shifted / counted * unit * 2.0**512 * 2.0**512
         mean = torch.where((beyond != 0) | (total.isinf() & shifted.isfinite()), shifted, mean)
-    return mean.to(dtype), torch.stack([counted, unit], dim=-1)
+    return mean.to(dtype), denominator
+
+
+def denominator_of(row_weight: Tensor, options: Options) -> Tensor:
+    """A mean's denominator of rows (B, N), as (B, 2): itself, and the power of two that it was
+    multiplied by to stay finite. Ones for other reductions. In fp64.
+    """
+    if options.reduction != "mean":
+        return row_weight.new_ones(*row_weight.shape[:-1], 2, dtype=torch.float64)
+    counted = row_weight.sum(dim=-1, dtype=torch.float64)
+    unit = torch.ones_like(counted)
+    if row_weight.dtype == torch.float64:
+        scaled = (row_weight * 2.0**-64).sum(dim=-1)
+        unit = torch.where(counted.isinf() & scaled.isfinite(), 2.0**-64, 1.0)
+        counted = torch.where(unit < 1.0, scaled, counted)
+    if options.all_ignored == "zero":
+        counted = torch.where(counted == 0, torch.inf, counted)
+    return torch.stack([counted, unit], dim=-1)
 
 
 def upstream_rows(

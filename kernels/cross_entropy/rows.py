@@ -1,10 +1,11 @@
-"""What the kernels of cross-entropy share: reading logits and targets, and a row's loss."""
+"""What the kernels of cross-entropy share: reading logits and targets, a row's loss and factors."""
 
 import triton
 import triton.language as tl
 
 from ..convert import widen
-from ..elementary import soft_cap
+from ..elementary import divide, log, log1p, power_of_two, soft_cap, unboosting_factors
+from .exponential import divide_pair, exp_difference, scaled_pair, unboosting_pair
 
 # A row's loss beyond 2**928 is held as 2**1024 times a number of its own, so that a mean is finite
 # where single rows are not.
@@ -111,3 +112,73 @@ def row_loss(
         normalizer = tl.where(large, 0.0, log_normalizer)
         loss += (z_loss * normalizer) * normalizer
     return loss, tl.where(large, excess, 0.0)
+
+
+# --- rows with a class, see `kernels.cross_entropy.fused` -----------------------------------------
+
+
+@triton.jit
+def without_target(terms, columns, target):
+    """The terms of the sum S: all but the target's own column."""
+    return tl.where(columns == target, 0.0, terms)
+
+
+@triton.jit
+def _logit_within(x_y, subtract):
+    """Outside a row whose maximum is finite the target's logit may be anything: compute with what
+    is subtracted instead.
+    """
+    return tl.where((x_y <= subtract) | (x_y != x_y), x_y, subtract)
+
+
+@triton.jit
+def log_of_row(total, x_y, m, label, ignored):
+    """((m - x_y) / 2, log D), from S in the dtype of the statistics."""
+    subtract = finite_reference(m)
+    at_maximum = x_y == m
+    x_y = _logit_within(x_y, subtract)
+    e_y = exp_difference(x_y, subtract, 0)
+    half_gap = tl.where(at_maximum | (label < 0), 0.0, subtract * 0.5 - x_y * 0.5)
+    log_d = tl.where(at_maximum, log1p(total), log(tl.maximum(total, 1.0) + e_y))
+    log_d = tl.where(total == total, log_d, total)
+    # An infinite maximum (all -inf, or a +inf) or a target that names no class has no loss; an
+    # ignored row's is 0.
+    defined = (label >= 0) & (m > float("-inf")) & (m < float("inf"))
+    return half_gap, tl.where(defined | ignored, log_d, float("nan"))
+
+
+@triton.jit
+def gradient_factors(g, h, total, x_y, m, label, ignored, HAS_Z: tl.constexpr, BOOST: tl.constexpr):
+    """(dx_y, before, before_low, after) of each row, from 2**BOOST S: with the exponential held as
+    2**BOOST times itself, dx_j = exp(x_j - m) * (before + before_low) * after; the low part is that
+    of fp64 alone.
+    """
+    subtract = finite_reference(m)
+    x_y = _logit_within(x_y, subtract)
+    e_y = tl.where(label >= 0, exp_difference(x_y, subtract, 0), 0.0).to(total.dtype)
+    # As in torch, a row without a loss has no gradient either, and a non-finite row has none even
+    # where it is ignored.
+    defined = (m > float("-inf")) & (m < float("inf")) & (ignored | (label >= 0))
+    plain = total * power_of_two(tl.full(total.shape, -BOOST, tl.int32), total.dtype)
+    normalizer = tl.where(defined, plain + e_y, float("nan"))
+    # The upstream scale enters before 2**BOOST is taken out and the gradient is rounded to the
+    # logits' dtype: what a loss scaler relies on.
+    if m.dtype == tl.float64:
+        # What the normalizer's rounding lost; S and e_y are nonnegative (Dekker's fast TwoSum).
+        large, small = tl.maximum(plain, e_y), tl.minimum(plain, e_y)
+        lost = (large - normalizer) + small
+        ratio, ratio_low = divide_pair(g, normalizer, lost)
+        at_high, at_low, at_after = unboosting_pair(ratio, ratio_low, BOOST)
+        at_target = -scaled_pair(total, tl.zeros_like(total), at_high, at_low, at_after)
+        if HAS_Z:
+            at_target += e_y * (h / normalizer)
+            ratio, ratio_low = divide_pair(g + h, normalizer, lost)
+        before, before_low, after = unboosting_pair(ratio, ratio_low, BOOST)
+    else:
+        before, after = unboosting_factors(g, BOOST)
+        at_target = -divide(total, normalizer) * before * after
+        if HAS_Z:
+            at_target += divide(e_y, normalizer) * h
+        before, after = unboosting_factors(divide(g + h, normalizer), BOOST)
+        before_low = tl.zeros_like(before)
+    return at_target, before, before_low, after

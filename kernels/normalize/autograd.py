@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from .. import launch
@@ -19,23 +18,15 @@ def _runs_fused(x: Tensor, p: float) -> bool:
     return p == 2.0 and launch.uses_triton(x)
 
 
-def _rows_and_options(x: Tensor, eps: float) -> tuple[tuple[int, int], int, dict[str, Any]]:
+def _rows_and_options(
+    family: str, x: Tensor, eps: float
+) -> tuple[tuple[int, int], int, dict[str, Any]]:
     """(rows, columns), the number of programs, and the kernels' compile-time arguments."""
     n_columns = x.shape[-1]
     n_rows = x.numel() // n_columns
-    pieces = launch.row_pieces(n_columns, x.dtype)
-    block_m, block_n = launch.tile(n_rows, n_columns)
-    if pieces:
-        block_m = launch.row_block(n_rows, pieces)
-    constants = {
-        "EPS": eps,
-        "STATISTICS": launch.triton_dtype(launch.statistics_dtype(x.dtype)),
-        "PIECES": pieces,
-        "BLOCK_M": block_m,
-        "BLOCK_N": block_n,
-        "STATIC_BLOCKS": launch.static_blocks(n_columns, block_n),
-    }
-    return (n_rows, n_columns), triton.cdiv(n_rows, block_m), constants | launch.OPTIONS
+    programs, constants = launch.row_launch(family, x, n_rows, n_columns)
+    constants |= {"EPS": eps, "STATISTICS": launch.triton_dtype(launch.statistics_dtype(x.dtype))}
+    return (n_rows, n_columns), programs, constants
 
 
 def _empty_outputs(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,7 +43,7 @@ def forward_op(x: Tensor, p: float, eps: float) -> tuple[Tensor, Tensor, Tensor]
         return reference.stable_forward(x, p, eps)
     y, exponent, root = _empty_outputs(x)
     if x.numel():
-        size, programs, options = _rows_and_options(x, eps)
+        size, programs, options = _rows_and_options("normalize_forward", x, eps)
         with launch.on_device(x):
             sums = launch.triton_dtype(launch.sum_dtype(x.dtype))
             fused._forward_kernel[(programs,)](x, y, exponent, root, *size, SUMS=sums, **options)
@@ -75,7 +66,7 @@ def backward_op(
         return reference.stable_backward(upstream, x, exponent, root, p, eps)
     gradient = torch.empty_like(x)
     if x.numel():
-        size, programs, options = _rows_and_options(x, eps)
+        size, programs, options = _rows_and_options("normalize_backward", x, eps)
         with launch.on_device(x):
             wide = launch.triton_dtype(reference.gradient_dtype(x.dtype))
             fused._backward_kernel[(programs,)](

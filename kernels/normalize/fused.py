@@ -109,7 +109,9 @@ def _forward_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
+    UNIT: tl.constexpr,  # what n_columns is a multiple of
 ):
+    n_columns = launch.known_multiple(n_columns, UNIT)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = rows < n_rows
     exponent = exponent_of(tl.zeros([BLOCK_M], STATISTICS))
@@ -225,7 +227,9 @@ def _backward_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
+    UNIT: tl.constexpr,  # what n_columns is a multiple of
 ):
+    n_columns = launch.known_multiple(n_columns, UNIT)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = rows < n_rows
     exponent = tl.load(exponent_ptr + rows, mask=inside, other=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from .. import launch
@@ -16,27 +15,17 @@ from . import fused, fused_backward, reference
 
 
 def _rows_and_options(
-    family: str, x: Tensor, log: bool, held: torch.dtype
+    family: str, x: Tensor, log: bool
 ) -> tuple[tuple[int, int], int, dict[str, Any]]:
-    """(rows, columns), the number of programs, and the kernels' compile-time arguments; a row on
-    chip is held in the dtype `held`.
-    """
+    """(rows, columns), the number of programs, and the kernels' compile-time arguments."""
     n_columns = x.shape[-1]
     n_rows = x.numel() // n_columns
-    pieces = launch.row_pieces(n_columns, held)
-    block_m, block_n = launch.tile(n_rows, n_columns)
-    if pieces:
-        block_m = launch.row_block(n_rows, pieces)
-    options = launch.options(family, x, n_columns, block_m * (sum(pieces) or block_n))
+    programs, options = launch.row_launch(family, x, n_rows, n_columns)
     constants = {
         "LOG": log,
         "STATISTICS": launch.triton_dtype(launch.statistics_dtype(x.dtype)),
-        "PIECES": pieces,
-        "BLOCK_M": block_m,
-        "BLOCK_N": block_n,
-        "STATIC_BLOCKS": launch.static_blocks(n_columns, block_n),
     }
-    return (n_rows, n_columns), triton.cdiv(n_rows, block_m), constants | options
+    return (n_rows, n_columns), programs, constants | options
 
 
 def _empty_outputs(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,7 +45,7 @@ def forward_op(x: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor
         return reference.stable_forward(x, log, dtype)
     y, maximum, normalizer = _empty_outputs(x, dtype)
     if x.numel():
-        size, programs, options = _rows_and_options("softmax_forward", x, log, x.dtype)
+        size, programs, options = _rows_and_options("softmax_forward", x, log)
         with launch.on_device(x):
             sums = launch.triton_dtype(launch.sum_dtype(dtype))
             fused._forward_kernel[(programs,)](
@@ -91,7 +80,7 @@ def backward_op(
     gradient = torch.empty_like(x)
     if x.numel():
         held, boost = _held_in(upstream.dtype)
-        size, programs, options = _rows_and_options("softmax_backward", x, log, held)
+        size, programs, options = _rows_and_options("softmax_backward", x, log)
         with launch.on_device(x):
             fused_backward._backward_kernel[(programs,)](
                 upstream, x, maximum, normalizer, gradient, *size,

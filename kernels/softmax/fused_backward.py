@@ -116,7 +116,9 @@ def _backward_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
+    UNIT: tl.constexpr,  # what n_columns is a multiple of
 ):
+    n_columns = launch.known_multiple(n_columns, UNIT)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = rows < n_rows
     m = tl.load(maximum_ptr + rows, mask=inside, other=0.0)

@@ -1,0 +1,217 @@
+"""(x - mean) / sqrt(var + eps) * weight + bias as operators that torch knows, and as a function
+that autograd knows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import launch, norm_launch, norms
+from ..transforms import batched, differentiable, one_by_one
+from . import fused, reference
+
+# --- operators: allocate and launch ---------------------------------------------------------------
+
+
+def _empty_outputs(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty((*x.shape[:-1], 5), dtype=torch.float64)
+
+
+@torch.library.custom_op("kernels::layer_norm_forward", mutates_args=())
+def forward_op(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """y and the statistics (..., 5) of rows (..., K); weight and bias (K,)."""
+    x = x.contiguous()
+    if not launch.uses_triton(x):
+        return reference.stable_forward(x, weight, bias, eps)
+    y, statistics = _empty_outputs(x)
+    if x.numel():
+        elements = norms.element_dtype(x)
+        n_rows, programs, options = norm_launch.row_constants("layer_norm_forward", x, elements)
+        with launch.on_device(x):
+            fused._forward_kernel[(programs,)](
+                x,
+                x if weight is None else weight.contiguous(),
+                x if bias is None else bias.contiguous(),
+                y,
+                statistics,
+                n_rows,
+                x.shape[-1],
+                HAS_WEIGHT=weight is not None,
+                HAS_BIAS=bias is not None,
+                # fp32 is computed in fp64, where no product overflows.
+                HALVED=bias is not None and x.dtype != torch.float32,
+                **norm_launch.scale_constants(x, eps),
+                **options,
+            )
+    return y, statistics
+
+
+@forward_op.register_fake
+def _(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    return _empty_outputs(x)
+
+
+@torch.library.custom_op("kernels::layer_norm_backward", mutates_args=())
+def backward_op(
+    upstream: Tensor, x: Tensor, weight: Tensor | None, statistics: Tensor, eps: float
+) -> Tensor:
+    """The gradient of rows x (..., K) for an upstream gradient of that shape."""
+    upstream, x, statistics = upstream.contiguous(), x.contiguous(), statistics.contiguous()
+    if not launch.uses_triton(x):
+        return reference.stable_backward(upstream, x, weight, statistics)
+    gradient = torch.empty_like(x)
+    if x.numel():
+        elements = norms.gradient_dtype(x, weight)
+        n_rows, programs, options = norm_launch.row_constants("layer_norm_backward", x, elements)
+        with launch.on_device(x):
+            fused._backward_kernel[(programs,)](
+                upstream,
+                x,
+                x if weight is None else weight.contiguous(),
+                statistics,
+                gradient,
+                n_rows,
+                x.shape[-1],
+                HAS_WEIGHT=weight is not None,
+                **options,
+            )
+    return gradient
+
+
+@backward_op.register_fake
+def _(upstream: Tensor, x: Tensor, weight: Tensor | None, statistics: Tensor, eps: float) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _empty_parameters(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Room for the gradients that are wanted; nothing for the others."""
+    of_weight, of_bias = (
+        x.new_empty(0) if each is None else each.new_empty(each.shape) for each in (weight, bias)
+    )
+    return of_weight, of_bias
+
+
+@torch.library.custom_op("kernels::layer_norm_parameter_gradients", mutates_args=())
+def parameter_gradients_op(
+    upstream: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The gradients of weight and bias (K,), summed over all rows (..., K); empty for None."""
+    upstream, x, statistics = upstream.contiguous(), x.contiguous(), statistics.contiguous()
+    if not launch.uses_triton(x):
+        return reference.stable_parameter_gradients(upstream, x, statistics, weight, bias)
+    gradients = _empty_parameters(x, weight, bias)
+    if x.numel() == 0:
+        return gradients[0].zero_(), gradients[1].zero_()
+    wanted = (weight is not None, bias is not None)
+    sums = norm_launch.ColumnSums("layer_norm_parameters", x, norms.gradient_dtype(x, None))
+    partials = [sums.partial(x) if want else statistics for want in wanted]
+    with launch.on_device(x):
+        fused._parameters_kernel[sums.grid](
+            upstream,
+            x,
+            statistics,
+            *partials,
+            sums.n_rows,
+            sums.n_columns,
+            sums.blocks_per_chunk,
+            WANT_WEIGHT=wanted[0],
+            WANT_BIAS=wanted[1],
+            **sums.constants,
+        )
+        for want, partial, gradient in zip(wanted, partials, gradients, strict=True):
+            if want:
+                sums.finish(partial, gradient)
+    return gradients
+
+
+@parameter_gradients_op.register_fake
+def _(
+    upstream: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    return _empty_parameters(x, weight, bias)
+
+
+# --- autograd -------------------------------------------------------------------------------------
+
+
+class LayerNorm(torch.autograd.Function):
+    """y and the statistics of rows (..., K); weight and bias (K,) or None. Saves x, not y."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        return forward_op(x, weight, bias, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, weight, bias, ctx.eps = inputs
+        _, statistics = output
+        ctx.mark_non_differentiable(statistics)
+        ctx.save_for_backward(x, weight, bias, statistics)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        x, weight, bias, statistics = ctx.saved_tensors
+        of_input = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            arguments = (upstream, x, weight, statistics, ctx.eps)
+            of_input = differentiable(
+                backward_op, _input_formula, *arguments, rowwise=weight is None
+            )
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            wanted = (
+                weight if ctx.needs_input_grad[1] else None,
+                bias if ctx.needs_input_grad[2] else None,
+            )
+            eps = ctx.eps
+
+            def formula(
+                upstream: Tensor, x: Tensor, _: Tensor, weight: Tensor | None, bias: Tensor | None
+            ) -> tuple[Tensor, Tensor]:
+                return _parameters_formula(upstream, x, weight, bias, eps)
+
+            of_weight, of_bias = differentiable(
+                parameter_gradients_op, formula, upstream, x, statistics, *wanted, rowwise=False
+            )
+            of_weight = of_weight if ctx.needs_input_grad[1] else None
+            of_bias = of_bias if ctx.needs_input_grad[2] else None
+        return of_input, of_weight, of_bias, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Any:
+        if in_dims[1] is None and in_dims[2] is None:
+            # Rows share the parameters, so a batch of rows is just more rows.
+            return batched(LayerNorm.apply(x.movedim(in_dims[0], 0), weight, bias, eps))
+        return one_by_one(LayerNorm.apply, info, in_dims, (x, weight, bias, eps))
+
+
+def _input_formula(
+    upstream: Tensor, x: Tensor, weight: Tensor | None, statistics: Tensor, eps: float
+) -> Tensor:
+    """What backward_op computes, in PyTorch operations that can be differentiated again."""
+    pull = torch.func.vjp(lambda x: reference.plain(x, weight, None, eps), x)[1]
+    return pull(upstream)[0]
+
+
+def _parameters_formula(
+    upstream: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """What parameter_gradients_op computes, likewise."""
+    rows = tuple(range(x.dim() - 1))
+    of_weight, of_bias = _empty_parameters(x, weight, bias)
+    if weight is not None:
+        direction = reference.plain(x, None, None, eps)
+        of_weight = (upstream * direction).sum(dim=rows).to(weight.dtype)
+    if bias is not None:
+        of_bias = upstream.sum(dim=rows).to(bias.dtype)
+    return of_weight, of_bias
