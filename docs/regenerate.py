@@ -24,6 +24,7 @@ from harness.render_text import block_lines  # noqa: E402
 from harness.search import Frontier, Side, measured_frontier  # noqa: E402
 from harness.store import Run, load  # noqa: E402
 from harness.table import Row, table_rows  # noqa: E402
+from harness.verdict import Verdict  # noqa: E402
 
 BASELINE = ROOT / "results" / "baselines" / "cpu-interpreter"
 README = ROOT / "README.md"
@@ -86,10 +87,14 @@ def _described(run: Run) -> str:
 
 
 def _shown(rows: list[Row]) -> list[list[Row]]:
-    """Forward cross-entropy and normalisation: the two that the question is about."""
+    """Forward cross-entropy and normalisation: the two that the question is about, along what was
+    there to be measured.
+    """
     wanted = ("cross_entropy", "normalize")
+    measured = [row for row in rows if set(row.counts) != {Verdict.UNSUPPORTED}]
     return [
-        [row for row in rows if row.operation == name and row.pass_ == "forward"] for name in wanted
+        [row for row in measured if row.operation == name and row.pass_ == "forward"]
+        for name in wanted
     ]
 
 

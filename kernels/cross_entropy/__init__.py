@@ -140,10 +140,10 @@ def cross_entropy_with_gradient(
             number.
         NotImplementedError: on a weight that requires a gradient, and on class probabilities.
 
-    Limits: a row is held on chip, in fp16, bf16 and fp32 up to 16,384 classes, in fp64 up to 4,096
-    (the launch table's "cross_entropy_with_gradient"). Wider rows, and CPU tensors outside of
-    Triton's interpreter, get the same results in two reads. Where a row's elements are not adjacent
-    in memory, as in (N, C, d1, ...), the logits are copied first.
+    Limits: a row is held on chip, up to 32,768 classes in fp16 and bf16, 16,384 in fp32 and 4,096
+    in fp64 (the launch table's "cross_entropy_with_gradient"). Wider rows, and CPU tensors outside
+    of Triton's interpreter, get the same results in two reads. Where a row's elements are not
+    adjacent in memory, as in (N, C, d1, ...), the logits are copied first.
 
     >>> import torch
     >>> logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 30.0, 0.0]])

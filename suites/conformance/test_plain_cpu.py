@@ -17,6 +17,8 @@ CALLS = {
         "lambda x, w, t: kernels.linear_cross_entropy(x, w, t, reduction='none')"
     ),
     "normalize": "lambda x: kernels.normalize(x, dim=-1, eps=0.0)",
+    "rms_norm": "lambda x, w, eps: kernels.rms_norm(x, x.shape[-1:], w, eps)",
+    "layer_norm": "lambda x, w, b, eps: kernels.layer_norm(x, x.shape[-1:], w, b, eps)",
     "softmax": "lambda x: kernels.softmax(x)",
     "log_softmax": "lambda x: kernels.log_softmax(x)",
 }
