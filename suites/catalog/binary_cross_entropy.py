@@ -1,5 +1,6 @@
 """Binary cross-entropy of logits: L = -(y log s(x) + (1-y) log(1-s(x))), one loss an element."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,10 @@ def _certified(row: dict[str, Any]) -> dict[str, list[Any]]:
     factors = (row.get("weight", ones), row.get("pos_weight", ones))
     for x, y, w, p in zip(row["input"], row["target"], *factors, strict=True):
         negative, positive = 1 - arb(y), arb(p) * arb(y)
+        if x == -math.inf:  # torch's inf - inf, or 0 inf; the sigmoid is exactly 0
+            losses.append(math.nan)
+            gradient.append(-arb(w) * positive)
+            continue
         power = (-abs(arb(x))).exp()
         linear = abs(arb(x)) * (negative if x > 0 else positive)
         losses.append(arb(w) * (linear + (negative + positive) * power.log1p()))
