@@ -82,8 +82,8 @@ def assert_stable(
     `fn` takes the operation's inputs in their order (input and, for losses, target) and returns one
     result a row (cross_entropy: shape (N,) for input (N, C)) or an element; rows run along the last
     dimension. It is run on every regime of the operation, except those with inputs or options (a
-    weight, `label_smoothing`) that its signature lacks. A result that does not require a gradient
-    is judged forward alone.
+    weight, `label_smoothing`) that its signature lacks, or of another kind (class probabilities). A
+    result that does not require a gradient is judged forward alone.
 
     Raises:
         AssertionError: if a case is non-finite where its truth is representable, inaccurate,
@@ -116,7 +116,7 @@ def assert_stable(
             else:
                 rounded = {fmt.round(each) for each in given if each <= fmt.largest}
                 points = sorted(each for each in rounded if low <= each <= high)
-            if points and not _lacking(fn, chosen, regime, fmt):
+            if points and not regime.extension and not _lacking(fn, chosen, regime, fmt):
                 item = Item(chosen, candidate, fmt, regime, tuple(points), PASSES)
                 records = sweep_item(item, seed=seed, device=device, truths=truths, refine=False)
                 measured += len(records)

@@ -124,6 +124,9 @@ class Regime:
     shape: tuple[int, int] | None = None  # where the operation's own shape would hide the point
     options: Mapping[str, float | str | bool] = field(default_factory=dict)
     shared: tuple[str, ...] = ()
+    # Inputs of another kind than the operation's plain ones, in the same places (probabilities for
+    # classes): `assert_stable` leaves it out, for a function need not take them.
+    extension: bool = False
 
 
 @dataclass(frozen=True, slots=True)

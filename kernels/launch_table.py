@@ -87,9 +87,9 @@ DEFAULTS = (
     Entry(Shape(tile=2048, per_thread=8, on_chip=5120), "normalize_backward", dtype="fp64"),
     Entry(Shape(tile=2048, per_thread=8, on_chip=5120), "normalize_backward", up_to=1024),
     Entry(Shape(tile=2048, per_thread=16, on_chip=5120), "normalize_backward"),
-    # An exponential of 4 bytes an element lives from the sums to the gradient. Beside sums in fp32 32
-    # of them fit a thread of 1,024; beside those in fp64 not even 16 do (16 bytes spilled), but 32 a
-    # thread of 512.
+    # An exponential of 4 bytes an element lives from the sums to the gradient. Beside sums in fp32
+    # 32 of them fit a thread of 1,024; beside those in fp64 not even 16 do (16 bytes spilled), but
+    # 32 a thread of 512.
     Entry(Shape(tile=4096, per_thread=16, on_chip=32768), _WITH_GRADIENT, dtype="*16"),
     Entry(Shape(tile=4096, per_thread=16), _WITH_GRADIENT, dtype="fp32", up_to=14336),
     Entry(Shape(tile=4096, per_thread=32), _WITH_GRADIENT, dtype="fp32"),

@@ -210,17 +210,24 @@ def plain(
     target and weights, come from.
     """
     statistics = launch.statistics_dtype(logits.dtype)
-    x, y = logits.to(statistics), target.to(statistics)
+    # Contiguous: torch's vectorised and other loops round differently.
+    x, y = logits.to(statistics).contiguous(), target.to(statistics).contiguous()
     # From terms of one sign, as in the kernels, so that the target's gradient, too, adds up without
     # cancelling. Not by |x|, whose derivative at 0 is none of the two sides'; and with a zero in
     # the branch not taken, where an infinite x would make the target's gradient NaN.
-    positive = y if pos_weight is None else pos_weight.to(statistics) * y
     right = x > 0
     tail = torch.nn.functional.softplus(torch.where(right, -x, x))
     above, below = torch.where(right, x, 0.0), torch.where(right, 0.0, x)
-    loss = (1 - y) * above - positive * below + ((1 - y) + positive) * tail
+    positive = y
+    if pos_weight is not None:
+        p = pos_weight.to(statistics).contiguous()
+        positive = p * y
+        # The target's gradient has p - 1 times the tail: near 1 as one factor, which is exact.
+        near = (p - 1).abs() <= 0.5
+        tail = tail * torch.where(near, 1 + (torch.where(near, p, 1.0) - 1) * y, (1 - y) + positive)
+    loss = (1 - y) * above - positive * below + tail
     if weight is not None:
-        loss = loss * weight.to(statistics)
+        loss = loss * weight.to(statistics).contiguous()
     if reduction == "none":
         return loss
     rows = _rows(loss, n_dims)

@@ -343,7 +343,13 @@ def _backward_kernel(
         else:
             e = exp_difference(x, subtract[:, None], BOOST).to(ACCUMULATE)
             out = e * before[:, None]
-        out = out * (a_sum[:, None] - a) * after[:, None]
+        apart = a_sum[:, None] - a  # A - a_c
+        if not (PROBABILITIES or HAS_WEIGHT):
+            # Smoothed indices: what the others add up to is known, and need not cancel.
+            spread = share * (n_columns - 1)
+            own = columns[None, :] == label[:, None]
+            apart = tl.where(own, spread.to(ACCUMULATE), (keep + spread).to(ACCUMULATE))
+        out = out * apart * after[:, None]
         e = e * power_of_two(tl.full(e.shape, -BOOST, tl.int32), ACCUMULATE)
         beside = tl.where(x == m[:, None], rest[:, None], normalizer[:, None] - e)  # D (1 - p_c)
         out -= weighted(beside * quotient[:, None], a)

@@ -1,4 +1,4 @@
-"""Cross-entropy and its gradient in one launch: each logit is read once, each gradient written once.
+"""Cross-entropy and its gradient in one launch: logits read once, their gradient written once.
 
 The formulas are those of `kernels.cross_entropy.fused`. What a loss and its backward cannot have,
 one read of the logits for both, takes two things here: a row is held on chip between its sums and

@@ -200,14 +200,14 @@ def backward_rows(
     of_z = h / normalizer
     if dense:
         a = _coefficients(target, weight, x.shape, options)
-        gradient = scaled(
-            high,
-            low,
-            quotient[:, None],
-            quotient_low[:, None],
-            exponent,
-            mass.double()[:, None] - a,
-        )
+        apart = mass.double()[:, None] - a  # A - a_c
+        if weight is None and not target.is_floating_point():
+            # Smoothed indices: what the others add up to is known, and need not cancel.
+            spread = options.label_smoothing * (x.shape[1] - 1) / max(x.shape[1], 1)
+            apart = torch.where(
+                is_target, spread, apart.new_full((), 1.0 - options.label_smoothing + spread)
+            )
+        gradient = scaled(high, low, quotient[:, None], quotient_low[:, None], exponent, apart)
         e = (high + low) * 2.0**-exponent
         beside = torch.where(x == maximum[:, None], rest[:, None], normalizer[:, None] - e)
         gradient = gradient - times(beside * quotient[:, None], a)

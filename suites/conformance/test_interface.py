@@ -18,7 +18,7 @@ import kernels
 
 # The function of each package, under its public name.
 OPERATIONS = {
-    "cross_entropy": ("cross_entropy",),
+    "cross_entropy": ("cross_entropy", "cross_entropy_with_gradient"),
     "linear_cross_entropy": ("linear_cross_entropy",),
     "binary_cross_entropy": ("binary_cross_entropy_with_logits",),
     "softmax": ("softmax", "log_softmax"),

@@ -209,11 +209,15 @@ def test_unsloth_is_not_imported_unasked(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_compiled_can_be_left_out_and_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the switch at 0, and on a CPU without a C++ compiler, it is unsupported."""
+    """With the switch at 0, on a CPU unasked or without a C++ compiler, it is unsupported."""
     monkeypatch.setenv(compiled.SWITCH, "0")
     with pytest.raises(NotImplementedError, match="switched off"):
         compiled.softmax(draw(2, 8))
     monkeypatch.delenv(compiled.SWITCH)
+    if not torch.cuda.is_available():
+        with pytest.raises(NotImplementedError, match="asks for it"):
+            compiled.softmax(draw(2, 8))
+    monkeypatch.setenv(compiled.SWITCH, "1")
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(NotImplementedError, match=r"C\+\+ compiler"):
         compiled.softmax(draw(2, 8))

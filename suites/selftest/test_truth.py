@@ -51,8 +51,11 @@ def test_certified_truth_is_exact_to_a_double_and_its_remainder(operation: Opera
     before, flint.ctx.prec = flint.ctx.prec, 4096
     try:
         for row in range(batch.roles["input"].shape[0]):
-            inputs = {role: value[row].tolist() for role, value in batch.widened().items()}
-            for name, balls in operation.certified(inputs).items():
+            inputs = {
+                role: (value if role in batch.shared else value[row]).tolist()
+                for role, value in batch.widened().items()
+            }
+            for name, balls in operation.certified(inputs, **batch.options).items():
                 highs = expected[name].high[row].reshape(-1).tolist()
                 lows = expected[name].low[row].reshape(-1).tolist()
                 slack = expected[name].slack[row].reshape(-1).tolist()
