@@ -67,15 +67,26 @@ def _certified(row: dict[str, Any]) -> dict[str, list[Any]]:
     return {"forward": losses, "backward": gradient}
 
 
+SLACK_FACTOR = 6.0  # derived below
+
+
 def _slack(roles: Roles) -> dict[str, Tensor]:
-    """The two terms of the gradient, which cancel for soft targets; in the loss nothing does."""
+    """The two terms of the gradient, which cancel for soft targets; in the loss nothing does.
+
+    A weighted loss has 4u of itself for its coefficients: 1 - y, p y, their sum and its product.
+    """
     logits, target = roles["input"], roles["target"]
     w, p = _weights(roles)
     right, left = _sigmoids(logits, torch.exp(-logits.abs()))
     # A hard target leaves one of the two terms, and nothing to cancel.
     soft = (target != 0) & (target != 1)
     terms = w * ((1 - target) * right + p * target * left)
-    return {"forward": torch.zeros_like(logits), "backward": torch.where(soft, terms, 0.0)}
+    loss = _truth(roles)["forward"].abs() * (4 / SLACK_FACTOR)
+    weighted = "weight" in roles or "pos_weight" in roles
+    return {
+        "forward": torch.where(loss.isfinite(), loss, 0.0) if weighted else torch.zeros_like(loss),
+        "backward": torch.where(soft, terms, 0.0),
+    }
 
 
 def _coin(draws: Draws) -> np.ndarray:
@@ -183,7 +194,7 @@ BINARY_CROSS_ENTROPY = Operation(
     slack=_slack,
     # Soft targets: in each term 1 - y errs by u, the sigmoid by 4u (exponential 2u, sum u, quotient
     # u) and the product by u, before the terms are subtracted: 6u of their sum.
-    slack_factor=6.0,
+    slack_factor=SLACK_FACTOR,
     regimes=REGIMES,
     paths=(
         Path("naive", reference.naive, note="sigmoid, then y log h + (1-y) log(1-h)"),

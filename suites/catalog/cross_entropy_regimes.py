@@ -186,6 +186,7 @@ REGIMES = (
         "probabilities",
         "Gaussian logits, probabilities over all classes",
         _draw_soft,
+        layouts.below_the_last_binades,
         extension=True,
     ),
     Regime(
@@ -198,6 +199,7 @@ REGIMES = (
         "probabilities_masked",
         "half of each row at -inf, where the probabilities are 0",
         _draw_soft_masked,
+        layouts.below_the_last_binades,
         extension=True,
     ),
     Regime("z_loss", "Gaussian logits", _draw_normal, options={"z_loss": 1e-4}),

@@ -101,7 +101,7 @@ def slack(
 
     Loss of dense rows, smoothed or weighted: no term cancels, but each coefficient is itself the
     result of up to three roundings (1 - s, times t plus s / C, times w): 3u of the loss. Plain
-    probabilities are their own coefficients.
+    probabilities are their own coefficients, and only their sum bears u.
 
     Gradient of dense rows: g p (A - a_c) against g a_c (1 - p_c). Each coefficient bears 3u (1 - s,
     product and sum, weight), the exponential u, the quotient, D and each product u: 8u of both.
@@ -120,10 +120,11 @@ def slack(
     backward = torch.zeros_like(terms)
     if dense:
         backward = backward + 8 * terms
-    if dense and (label_smoothing > 0 or "weight" in roles):
+    if dense:
         largest_loss = torch.finfo(torch.float64).max / 8
         size = part["gaps"].abs() + (part["mass"] * part["log_sum"]).abs()
-        forward = forward + 3 * size.clamp(max=largest_loss)
+        roundings = 3 if label_smoothing > 0 or "weight" in roles else 1
+        forward = forward + roundings * size.clamp(max=largest_loss)
     if z_loss:
         size = part["top"] + part["log_sum"]
         forward = forward + 4 * z_loss * size.abs() * normalizer

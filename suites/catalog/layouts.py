@@ -55,6 +55,13 @@ def only_one(fmt: Format) -> tuple[float, float]:
     return 1.0, 1.0
 
 
+def below_the_last_binades(fmt: Format) -> tuple[float, float]:
+    """For sums whose rounding, at the very end of the range, makes them infinite a few units in the
+    last place before their truth is: all but the last three binades.
+    """
+    return fmt.smallest, fmt.largest / 8
+
+
 def beside(where: np.ndarray, width: int) -> np.ndarray:
     """Another column in each row: the next one, around the end."""
     return (where + 1) % width
