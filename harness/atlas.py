@@ -19,7 +19,7 @@ from harness.record import Record, judgement_of, pass_of
 from harness.search import bracket, is_accurate, is_finite, outward
 from harness.store import Run
 from harness.table import Row, table_rows
-from harness.unmeasured import Unmeasured, dtype_order, unmeasured
+from harness.unmeasured import Unmeasured, dtype_order, is_measured, unmeasured
 from harness.verdict import Verdict
 
 _Key = tuple[str, str, str]  # operation, path, dtype
@@ -109,7 +109,7 @@ def survey(run: Run) -> Atlas:
             origin, packages[operation, path] = Origin.SHIPPED, package
         groups: dict[str, list[Record]] = {}
         for record in mine:
-            if record.verdict is not Verdict.UNSUPPORTED:
+            if is_measured(record):
                 groups.setdefault(record.dtype, []).append(record)
         entries[origin] += [
             Entry(
@@ -158,7 +158,7 @@ def _candidates(rows: Iterable[Row], records: Iterable[Record]) -> dict[_Key, li
     """Every break of every regime and pass, in the table's order."""
     axes: dict[tuple[_Key, str, Pass], dict[float, Record]] = {}
     for record in records:
-        if record.verdict is not Verdict.UNSUPPORTED:
+        if is_measured(record):
             axis = (_key(record), str(record["regime"]), pass_of(record))
             axes.setdefault(axis, {})[record["magnitude"]] = record
     found: dict[_Key, list[Break]] = {}

@@ -19,12 +19,20 @@ class Unmeasured:
     cases: int
 
 
+def is_measured(record: Record) -> bool:
+    """Whether a case says something of its path: not what Triton's interpreter itself cannot run,
+    which a GPU may.
+    """
+    by_interpreter = str(record.get("reason", "")).startswith("InterpreterError")
+    return record.verdict is not Verdict.UNSUPPORTED and not by_interpreter
+
+
 def unmeasured(by_path: dict[tuple[str, str], list[Record]]) -> Iterator[Unmeasured]:
     """One for each path and reason, of (operation, path) -> all of its records, in that order."""
     for (operation, path), mine in by_path.items():
         reasons: dict[str, list[Record]] = {}
         for record in mine:
-            if record.verdict is Verdict.UNSUPPORTED:
+            if not is_measured(record):
                 reasons.setdefault(str(record.get("reason", "no reason")), []).append(record)
         for reason, refused in reasons.items():
             yield Unmeasured(operation, path, reason, _scope(refused, mine), len(refused))

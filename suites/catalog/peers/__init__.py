@@ -6,9 +6,10 @@ imported before a path runs. What is not installed, or cannot run on this device
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
@@ -41,6 +42,22 @@ _OVERWRITES = {("liger", "cross_entropy")}
 _ROW_BY_ROW = {"liger", "flash_attn", "te", "unsloth"}
 
 
+def _declining(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same function; what Triton's interpreter itself cannot run, a GPU may: unsupported."""
+
+    @wraps(function)  # the harness reads the roles and options off the signature
+    def run(*roles: Tensor, **options: Any) -> Tensor:
+        try:
+            return function(*roles, **options)
+        except Exception as error:
+            if type(error).__name__ != "InterpreterError":
+                raise
+            told = f"Triton's interpreter cannot run it: {error}"
+            raise NotImplementedError(told) from error
+
+    return run
+
+
 def _absent(package: str) -> bool:
     """Whether a library is not there at all."""
     module = {"quack-kernels": "quack"}.get(package, package.replace("-", "_"))
@@ -56,7 +73,7 @@ def paths(operation: str) -> tuple[Path, ...]:
             found.append(
                 Path(
                     name,
-                    function,
+                    _declining(function),
                     overwrites_input=(name, operation) in _OVERWRITES,
                     launch_magnitudes=1 if name in _ROW_BY_ROW else 31,
                     note=note,
