@@ -25,10 +25,3 @@ def exp_boosted(x: Tensor, reference: Tensor) -> Tensor:
     correction = lost + low * _SHIFT_LOW
     value = torch.where(torch.isfinite(lost), value + value * correction, value)
     return value * torch.where(low > 0, 1.0, 2.0**64)
-
-
-def times_boosted(value: Tensor, scale: Tensor) -> Tensor:
-    """value / 2**64 * scale in fp64, rounded to a subnormal at the end only."""
-    large = scale.abs() >= 1
-    before = torch.where(large, scale * 2.0**-64, scale)
-    return value * before * torch.where(large, 1.0, 2.0**-64)
