@@ -125,8 +125,8 @@ def test_signatures_tell_roles_and_options(operation: str, path: Path) -> None:
 def absent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every optional library one that is not installed, and nothing remembered."""
     monkeypatch.setattr(imports, "_is_installed", lambda package: False)
-    for name in ("_imported", "files_alone"):
-        monkeypatch.setattr(imports, name, cache(getattr(imports, name).__wrapped__))
+    monkeypatch.setattr(imports, "_imported", cache(imports._imported.__wrapped__))
+    imports.files_alone.cache_clear()  # adapters hold it by name; a refusal is not remembered
 
 
 # Not torch.compile, which is torch's.

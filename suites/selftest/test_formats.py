@@ -93,9 +93,9 @@ def test_ulp_of_doubles_is_that_of_math(value: float) -> None:
     """math.ulp is the reference for fp64; np.spacing for the formats that NumPy has."""
     assert ulp(FORMATS["fp64"], value) == math.ulp(value)
     single = float(np.float32(np.clip(value, -3e38, 3e38)))
-    assert ulp(FORMATS["fp32"], single) == abs(float(np.spacing(np.float32(single))))
+    assert ulp(FORMATS["fp32"], single) == abs(float(np.spacing(np.float32(abs(single)))))
     half = float(np.float16(np.clip(value, -6e4, 6e4)))
-    assert ulp(FORMATS["fp16"], half) == abs(float(np.spacing(np.float16(half))))
+    assert ulp(FORMATS["fp16"], half) == abs(float(np.spacing(np.float16(abs(half)))))
 
 
 @every_format
