@@ -4,12 +4,24 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from harness.cli_kernels import inspect_kernels, tune_shapes
+from harness.cli_options import (
+    CatalogName,
+    Device,
+    Exit,
+    Magnitude,
+    Names,
+    PassNames,
+    Quick,
+    Seed,
+    Shard,
+)
 from harness.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,16 +40,6 @@ app = typer.Typer(
 # The parent of typer's BadParameter: click's UsageError, wherever this typer has it (newer ones
 # bring a click of their own, under a private name).
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
-
-
-class Exit(IntEnum):
-    """Exit codes of `stability`."""
-
-    OK = 0
-    BROKEN = 1  # a claim broken, a regression, or a diagnosis found
-    UNCLEAR = 2
-    INCOMPLETE = 3
-    USAGE = 4  # usage or bad input
 
 
 # pytest's codes: ok, tests failed, interrupted, internal error, usage error, no tests collected.
@@ -66,20 +68,6 @@ class CompareFormat(StrEnum):
     text = "text"
     markdown = "markdown"
     json = "json"
-
-
-Names = Annotated[list[str] | None, typer.Option(metavar="NAME", help="repeats; takes globs")]
-Magnitude = Annotated[
-    str | None, typer.Option(metavar="A:B[:PER_DECADE]", help="instead of the default grid")
-]
-Quick = Annotated[bool, typer.Option("--quick", help="fewer magnitudes, frontiers not bisected")]
-Seed = Annotated[int, typer.Option(help="seed of all draws")]
-Device = Annotated[str | None, typer.Option(help="cuda or cpu; default: cuda if there is one")]
-CatalogName = Annotated[str | None, typer.Option(metavar="MODULE", help="module with OPERATIONS")]
-Shard = Annotated[str | None, typer.Option(metavar="I/N", help="every N-th item, from the I-th")]
-PassNames = Annotated[
-    list[str] | None, typer.Option("--pass", metavar="NAME", help="forward, backward")
-]
 
 
 @app.command()
@@ -303,87 +291,8 @@ def atlas(
         raise typer.Exit(Exit.BROKEN)
 
 
-@app.command("inspect")
-def inspect_kernels(
-    operations: Annotated[list[str] | None, typer.Argument(metavar="[OPERATION]...")] = None,
-    path: Names = None,
-    dtype: Names = None,
-    columns: Annotated[
-        list[int] | None, typer.Option(metavar="N", help="row width; repeats; default: 4096, 32000")
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TARGET",
-            help="cuda:90, hip:gfx942, ...; repeats; default: cuda:80 cuda:90 cuda:100 hip:gfx942",
-        ),
-    ] = None,
-    traffic: Annotated[bool, typer.Option(help="count bytes moved, in the interpreter")] = True,
-    catalog: CatalogName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON document")] = False,
-) -> None:
-    """Compile kernels without a GPU: registers, spills, load widths, bytes moved."""
-    from harness import inspection
-    from harness.launches import target_named
-    from harness.render_inspection import lines
-
-    targets = tuple(target or inspection.DEFAULT_TARGETS)
-    for each in targets:
-        target_named(each)  # a target that does not exist fails before anything starts
-    asked: dict[str, Any] = {
-        "operations": tuple(operations or ()),
-        "paths": tuple(path or ()),
-        "dtypes": tuple(dtype or ()),
-        "columns": tuple(columns or inspection.DEFAULT_COLUMNS),
-    }
-    cases = inspection.chosen_cases(**asked, catalog=catalog)
-    found = inspection.inspect(
-        cases,
-        targets=targets,
-        with_traffic=traffic,
-        catalog=catalog,
-        tell=lambda told: print(f"stability: {told}", file=sys.stderr),
-    )
-    if as_json:
-        print(inspection.to_json(found, {**asked, "targets": targets, "catalog": catalog}))
-    else:
-        for line in lines(found):
-            print(line)
-    if found.problems:
-        raise typer.Exit(Exit.INCOMPLETE)
-    if inspection.broken_claims(found, catalog):
-        raise typer.Exit(Exit.BROKEN)
-
-
-@app.command("tune")
-def tune_shapes(
-    operations: Annotated[list[str] | None, typer.Argument(metavar="[OPERATION]...")] = None,
-    path: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="repeats; default: triton")
-    ] = None,
-    dtype: Names = None,
-    columns: Annotated[
-        list[int] | None,
-        typer.Option(metavar="N", help="row width; repeats; default: 1024, 4096, 16384, 131072"),
-    ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="rows; fewer beyond 2**26 elements")] = 4096,
-    catalog: CatalogName = None,
-) -> None:
-    """Measure launch shapes on this machine's GPU and write the table that kernels look in."""
-    from harness import inspection, tuning
-    from harness.device_time import require_gpu
-
-    require_gpu()  # before the catalog imports triton
-    cases = inspection.chosen_cases(
-        tuple(operations or ()),
-        paths=tuple(path or ("triton",)),
-        dtypes=tuple(dtype or ()),
-        columns=tuple(columns or (1024, 4096, 16_384, 131_072)),
-        rows=rows,
-        catalog=catalog,
-    )
-    done, where = tuning.tune(cases, catalog=catalog, tell=print)
-    print(f"{len(done)} choices written to {where}; remove the file for the built-in table")
+app.command("inspect")(inspect_kernels)
+app.command("tune")(tune_shapes)
 
 
 def _plan(request: "Request", device: str | None) -> list["Item"]:

@@ -14,7 +14,7 @@ import triton
 from torch import Tensor
 
 from .. import launch
-from . import dense, fused, stable
+from . import dense, dense_backward, fused, stable
 from .options import Options, bits
 
 _BOOST = {torch.float16: 100, torch.bfloat16: 100, torch.float32: 127, torch.float64: 960}
@@ -145,7 +145,7 @@ def backward_rows(
     common["HAS_Z"] = upstream_z is not None
     with launch.on_device(logits):
         if is_dense(target, options):
-            dense._backward_kernel[grid](
+            dense_backward._backward_kernel[grid](
                 upstream, second, logits, target, logits if weight is None else weight,
                 maximum, others, mass, gradient, *sizes, *_target_strides(target),
                 *_smoothing(logits, options), bits(options.softcap),
@@ -180,7 +180,7 @@ def target_rows(
     grid, common = _grid_and_constants(logits, options, "target")
     del common["BOOST"]
     with launch.on_device(logits):
-        dense._target_kernel[grid](
+        dense_backward._target_kernel[grid](
             upstream, logits, logits if weight is None else weight, maximum, log_sum, gradient,
             *logits.shape, upstream.stride(0), *logits.stride(),
             bits(1.0 - options.label_smoothing), bits(options.softcap),

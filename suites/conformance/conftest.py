@@ -64,6 +64,15 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 
 @pytest.fixture
+def formula_unless_routed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that does not ask for a route takes the PyTorch formula on a CPU: an interpreted
+    launch costs 20 ms, which is much where what is proved is the accounting around it.
+    """
+    if "route" not in request.fixturenames:
+        monkeypatch.setattr(launch, "uses_triton", lambda tensor: tensor.is_cuda)
+
+
+@pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 4 rows and 64 columns and no row held on chip, so that short rows already span
     several blocks.
