@@ -44,11 +44,27 @@ _DTYPE_NAMES = {
 }
 # The device whose launch shapes CPU tensors get, see `shaped_as`.
 _shaped_as: str | None = None
+_plain = False  # see `without_interpreter`
 
 
 def uses_triton(tensor: torch.Tensor) -> bool:
     """Whether this tensor goes through the Triton kernel rather than the stable PyTorch formula."""
-    return tensor.is_cuda or INTERPRETED or _shaped_as is not None
+    return tensor.is_cuda or (INTERPRETED and not _plain) or _shaped_as is not None
+
+
+@contextlib.contextmanager
+def without_interpreter() -> Iterator[None]:
+    """Take the stable formula for CPU tensors although Triton interprets in this process.
+
+    For trainings of thousands of steps beside sweeps of the kernels themselves: the formula is what
+    a user without the interpreter gets.
+    """
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
 
 
 @contextlib.contextmanager
@@ -156,6 +172,9 @@ def tile(
     return block_m, block_n
 
 
+_PIECE_BYTES = 2**15
+
+
 def row_pieces(
     columns: int, dtype: torch.dtype, shape: launch_table.Shape = launch_table.USUAL
 ) -> tuple[int, ...]:
@@ -163,14 +182,15 @@ def row_pieces(
     row that does not fit on chip and is looped over.
 
     A single power of two would leave up to half of the lanes idle (5,000 of 8,192); the pieces
-    (4096, 1024) waste at most a tenth.
+    (4096, 1024) waste at most a tenth. No piece is larger than 32 KiB: what a thread computes of a
+    piece it holds in fp32 or fp64 beside the row.
     """
     if columns > shape.on_chip // (2 if dtype == torch.float64 else 1):
         return ()
     pieces: list[int] = []
     rest = max(columns, 1)
     while rest > 0:
-        piece = triton.next_power_of_2(rest)
+        piece = min(triton.next_power_of_2(rest), _PIECE_BYTES // dtype.itemsize)
         if piece > 128 and 10 * (piece - rest) > columns:
             piece //= 2
         pieces.append(piece)

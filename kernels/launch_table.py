@@ -77,6 +77,7 @@ class Entry:
 
 
 _WITH_GRADIENT = "cross_entropy_with_gradient"
+_WITH_PARAMETERS = "*_backward_with_parameters"
 
 # Registers a thread = elements a thread * live values an element * (1 for fp32, 2 for fp64), plus
 # about 30 for addresses, masks and statistics; short rows add their statistics, which every thread
@@ -84,16 +85,39 @@ _WITH_GRADIENT = "cross_entropy_with_gradient"
 DEFAULTS = (
     # Two operands, and intermediates in fp64 for half precision and fp32, too: beyond 5,120 columns
     # not even 512 threads hold a row (8,192 in bf16: 200 bytes a thread spilled).
-    Entry(Shape(tile=2048, per_thread=8, on_chip=5120), "normalize_backward", dtype="fp64"),
+    Entry(Shape(tile=1024, per_thread=4, on_chip=5120), "normalize_backward", dtype="fp64"),
     Entry(Shape(tile=2048, per_thread=8, on_chip=5120), "normalize_backward", up_to=1024),
     Entry(Shape(tile=2048, per_thread=16, on_chip=5120), "normalize_backward"),
-    # An exponential of 4 bytes an element lives from the sums to the gradient. Beside sums in fp32
-    # 32 of them fit a thread of 1,024; beside those in fp64 not even 16 do (16 bytes spilled), but
-    # 32 a thread of 512.
+    # An exponential of 4 bytes an element lives from the sums to the gradient. Beside factors in
+    # fp32 32 of them fit a thread of 1,024; beside those in fp64 not even 16 do (16 bytes spilled),
+    # but 32 a thread of 512.
     Entry(Shape(tile=4096, per_thread=16, on_chip=32768), _WITH_GRADIENT, dtype="*16"),
     Entry(Shape(tile=4096, per_thread=16), _WITH_GRADIENT, dtype="fp32", up_to=14336),
     Entry(Shape(tile=4096, per_thread=32), _WITH_GRADIENT, dtype="fp32"),
+    # Beside two operands a sum in fp64 of each element or, with a bias, two of them, which live
+    # from the first row to the last. From 6,144 columns on 512 threads have not registers enough
+    # (88 bytes spilled); 256 have, up to 7,168, but in fp16 (8 bytes, on one target). Of 8,192
+    # columns 512 hold one sum each, in bf16.
+    Entry(Shape(tile=2048, per_thread=8, on_chip=5120), _WITH_PARAMETERS, up_to=5120),
+    Entry(Shape(tile=2048, per_thread=8, on_chip=5120), _WITH_PARAMETERS, "fp16"),
+    Entry(Shape(tile=2048, per_thread=16, on_chip=8192), f"rms{_WITH_PARAMETERS}", "bf16"),
+    Entry(Shape(tile=2048, per_thread=16, on_chip=7168), _WITH_PARAMETERS),
+    # The logarithms of many short rows are in fp64, and each thread has its rows'.
+    Entry(Shape(tile=1024, per_thread=4), "cross_entropy_forward", dtype="fp64", up_to=1024),
+    Entry(Shape(tile=2048, per_thread=8), "cross_entropy_forward", up_to=1024),
     Entry(Shape(tile=2048, per_thread=8, on_chip=8192), "*_backward*", dtype="fp64"),
+    # Two operands, and a power of each element in fp64 or the products: 512 threads hold 7,168
+    # columns, and 8,192 only of rms_norm and softmax (layer_norm spilled 32 bytes a thread).
+    Entry(Shape(tile=2048, per_thread=8), "*m*_backward", up_to=5120),
+    Entry(Shape(tile=2048, per_thread=16, on_chip=7168), "*_norm_backward"),
+    Entry(Shape(tile=2048, per_thread=16, on_chip=8192), "softmax_backward"),
+    # Beyond 8,192 columns half as many threads, with twice the registers, have less beside the row.
+    Entry(Shape(tile=4096, per_thread=16), "*_forward", dtype="*[26]", up_to=8192),
+    # In fp32 not even so (16 to 392 bytes spilled at 16,384).
+    Entry(Shape(tile=4096, per_thread=16, on_chip=8192), "*_norm_forward", dtype="fp32"),
+    Entry(Shape(tile=4096, per_thread=16, on_chip=8192), "softmax_forward", dtype="fp32"),
+    Entry(Shape(tile=4096, per_thread=32), "*_norm_forward", dtype="*16"),
+    Entry(Shape(tile=4096, per_thread=32), "softmax_forward", dtype="*16"),
     Entry(Shape(tile=2048, per_thread=8), "*_backward*"),
     Entry(Shape(tile=2048, per_thread=8, on_chip=8192), dtype="fp64"),
     Entry(USUAL),

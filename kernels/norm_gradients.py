@@ -1,5 +1,5 @@
-"""The gradients of rms_norm and layer_norm, for their kernels: of the input, row by row, and of the
-parameters, column by column.
+"""The gradient of the input of rms_norm and layer_norm, row by row, and what its kernel shares with
+those of the parameters' gradients.
 
 With h = g weight, y' the direction before the weight, and d = s r what it was divided by:
 
@@ -12,8 +12,9 @@ with sums in fp64. For fp64 inputs (EXTENDED) g, h, y' and their products are pa
 and each sum has an exponent of its own, the largest among its terms: a sum loses only what lies
 2**1000 below it, and nothing overflows before the result does.
 
-The sums over rows are deterministic: each program adds up a chunk of rows for some columns, in
-order, and a second kernel adds up the chunks. There are no atomics.
+Where the input and a parameter want gradients, `kernels.norm_one_pass` computes all of them from
+one read; otherwise, and for rows that it cannot hold, the kernel here and those of
+`kernels.norm_parameters` read x and the upstream gradient once each.
 """
 
 from __future__ import annotations
@@ -96,13 +97,11 @@ def weighted(g, weight, HAS_WEIGHT: tl.constexpr, EXTENDED: tl.constexpr):
 
 
 @triton.jit
-def _project(
-    x, g, weight, inside, root, mean, low, scale, dot, dot_lost, dot_exponent, total, total_lost,
-    total_exponent, CENTRED: tl.constexpr, EXTENDED: tl.constexpr, HAS_WEIGHT: tl.constexpr,
+def project(
+    y, y_exponent, h, h_exponent, inside, dot, dot_lost, dot_exponent, total, total_lost,
+    total_exponent, CENTRED: tl.constexpr, EXTENDED: tl.constexpr,
 ):  # fmt: skip
     """The sums of h y' and, for layer_norm, of h of each row after one more tile of it."""
-    y, y_exponent = direction(x, root, mean, low, scale, CENTRED, EXTENDED)
-    h, h_exponent = weighted(g, weight, HAS_WEIGHT, EXTENDED)
     product = tl.where(inside, h * y, 0.0)
     if EXTENDED:
         dot, dot_lost, dot_exponent = accumulate_shifted(
@@ -120,13 +119,20 @@ def _project(
 
 
 @triton.jit
-def _reject(
-    x, g, weight, root, exponent, mean, low, scale, dot, dot_exponent, total, total_exponent,
-    CENTRED: tl.constexpr, EXTENDED: tl.constexpr, HAS_WEIGHT: tl.constexpr,
+def means(dot, total, n_columns):
+    """The means of h y' and of h from their sums. An infinite mean(h) makes the whole row NaN, as
+    in torch, whatever the sign of y' mean(h y').
+    """
+    total = total / n_columns
+    return dot / n_columns, tl.where(tl.abs(total) < float("inf"), total, float("nan"))
+
+
+@triton.jit
+def reject(
+    y, y_exponent, h, h_exponent, root, exponent, dot, dot_exponent, total, total_exponent,
+    CENTRED: tl.constexpr, EXTENDED: tl.constexpr,
 ):  # fmt: skip
     """A tile of dx, given the means of h y' and of h."""
-    y, y_exponent = direction(x, root, mean, low, scale, CENTRED, EXTENDED)
-    h, h_exponent = weighted(g, weight, HAS_WEIGHT, EXTENDED)
     along = y * dot.to(y.dtype)[:, None]
     if EXTENDED:
         k = tl.where(along == 0.0, LOWEST, y_exponent + dot_exponent[:, None])
@@ -148,7 +154,7 @@ def _reject(
 
 
 @triton.jit
-def input_gradient(
+def input_kernel(
     upstream,  # (N, K) contiguous
     x_ptr,  # (N, K) contiguous
     weight_ptr,  # (K,) contiguous, or anything where there is none
@@ -164,8 +170,10 @@ def input_gradient(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
+    UNIT: tl.constexpr,  # what n_columns is a multiple of
 ):
     """dx of one program's rows; reads x and the upstream gradient once where they fit on chip."""
+    n_columns = launch.known_multiple(n_columns, UNIT)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = rows < n_rows
     root, exponent, mean, low, scale = load_statistics(statistics_ptr, rows, inside, CENTRED)
@@ -185,9 +193,11 @@ def input_gradient(
             if HAS_WEIGHT:
                 weight = widen(shared[i], ELEMENTS)[None, :]
             mask = inside[:, None] & (start + tl.arange(0, PIECES[i]) < n_columns)[None, :]
-            dot, dot_lost, dot_exponent, total, total_lost, total_exponent = _project(
-                x, g, weight, mask, root, mean, low, scale, dot, dot_lost, dot_exponent, total,
-                total_lost, total_exponent, CENTRED, EXTENDED, HAS_WEIGHT,
+            y, y_exponent = direction(x, root, mean, low, scale, CENTRED, EXTENDED)
+            h, h_exponent = weighted(g, weight, HAS_WEIGHT, EXTENDED)
+            dot, dot_lost, dot_exponent, total, total_lost, total_exponent = project(
+                y, y_exponent, h, h_exponent, mask, dot, dot_lost, dot_exponent, total, total_lost,
+                total_exponent, CENTRED, EXTENDED,
             )  # fmt: skip
             start += PIECES[i]
     else:
@@ -201,15 +211,14 @@ def input_gradient(
             if HAS_WEIGHT:
                 loaded = tl.load(weight_ptr + columns, mask=columns < n_columns, other=0.0)
                 weight = widen(loaded, ELEMENTS)[None, :]
-            dot, dot_lost, dot_exponent, total, total_lost, total_exponent = _project(
-                x, g, weight, mask, root, mean, low, scale, dot, dot_lost, dot_exponent, total,
-                total_lost, total_exponent, CENTRED, EXTENDED, HAS_WEIGHT,
+            y, y_exponent = direction(x, root, mean, low, scale, CENTRED, EXTENDED)
+            h, h_exponent = weighted(g, weight, HAS_WEIGHT, EXTENDED)
+            dot, dot_lost, dot_exponent, total, total_lost, total_exponent = project(
+                y, y_exponent, h, h_exponent, mask, dot, dot_lost, dot_exponent, total, total_lost,
+                total_exponent, CENTRED, EXTENDED,
             )  # fmt: skip
 
-    dot = dot / n_columns
-    total = total / n_columns
-    # An infinite mean(h) makes the whole row NaN, as in torch, whatever the sign of y' mean(h y').
-    total = tl.where(tl.abs(total) < float("inf"), total, float("nan"))
+    dot, total = means(dot, total, n_columns)
     if len(PIECES) > 0:
         start = 0
         for i in tl.static_range(len(PIECES)):
@@ -217,9 +226,11 @@ def input_gradient(
             weight = g
             if HAS_WEIGHT:
                 weight = widen(shared[i], ELEMENTS)[None, :]
-            out = _reject(
-                x, g, weight, root, exponent, mean, low, scale, dot, dot_exponent, total,
-                total_exponent, CENTRED, EXTENDED, HAS_WEIGHT,
+            y, y_exponent = direction(x, root, mean, low, scale, CENTRED, EXTENDED)
+            h, h_exponent = weighted(g, weight, HAS_WEIGHT, EXTENDED)
+            out = reject(
+                y, y_exponent, h, h_exponent, root, exponent, dot, dot_exponent, total,
+                total_exponent, CENTRED, EXTENDED,
             )  # fmt: skip
             out = narrow(out, gradient.dtype.element_ty)
             store_piece(gradient, rows, inside, n_columns, n_columns, out, start)
@@ -235,109 +246,10 @@ def input_gradient(
             if HAS_WEIGHT:
                 loaded = tl.load(weight_ptr + columns, mask=columns < n_columns, other=0.0)
                 weight = widen(loaded, ELEMENTS)[None, :]
-            out = _reject(
-                x, g, weight, root, exponent, mean, low, scale, dot, dot_exponent, total,
-                total_exponent, CENTRED, EXTENDED, HAS_WEIGHT,
+            y, y_exponent = direction(x, root, mean, low, scale, CENTRED, EXTENDED)
+            h, h_exponent = weighted(g, weight, HAS_WEIGHT, EXTENDED)
+            out = reject(
+                y, y_exponent, h, h_exponent, root, exponent, dot, dot_exponent, total,
+                total_exponent, CENTRED, EXTENDED,
             )  # fmt: skip
             tl.store(gradient + offsets, narrow(out, gradient.dtype.element_ty), mask=mask)
-
-
-# --- parameters -----------------------------------------------------------------------------------
-
-
-@triton.jit
-def _store_partial(pointer, n_columns, columns, total, exponent, EXTENDED: tl.constexpr):
-    """One chunk's sums; for fp64 inputs their exponents go behind the sums of all chunks."""
-    chunk = tl.program_id(1).to(tl.int64)
-    tl.store(pointer + chunk * n_columns + columns, total, mask=columns < n_columns)
-    if EXTENDED:
-        behind = (chunk + tl.num_programs(1)) * n_columns + columns
-        tl.store(pointer + behind, exponent.to(tl.float64), mask=columns < n_columns)
-
-
-@triton.jit
-def parameter_gradients(
-    upstream,  # (N, K) contiguous
-    x_ptr,  # (N, K) contiguous; not read where no weight gradient is wanted
-    statistics_ptr,  # (N, 2) or, for layer_norm, (N, 5) fp64
-    weight_partial,  # (chunks, K) fp64 out; (2, chunks, K) for fp64 inputs
-    bias_partial,  # the same
-    n_rows,
-    n_columns,
-    n_blocks,  # of rows in a chunk
-    ELEMENTS: tl.constexpr,
-    CENTRED: tl.constexpr,
-    EXTENDED: tl.constexpr,
-    WANT_WEIGHT: tl.constexpr,
-    WANT_BIAS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    STATIC_BLOCKS: tl.constexpr,
-):
-    """The sums of g y' and of g over a chunk of rows, for one block of columns."""
-    columns = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    first = tl.program_id(1).to(tl.int64) * n_blocks
-    weight_total = tl.zeros([BLOCK_N], tl.float64)
-    weight_lost, bias_total, bias_lost = weight_total, weight_total, weight_total
-    weight_exponent = tl.full([BLOCK_N], LOWEST, tl.int32)
-    bias_exponent = weight_exponent
-    for block in range(launch.block_count(n_blocks, 1, STATIC_BLOCKS)):
-        rows = (first + block) * BLOCK_M + tl.arange(0, BLOCK_M)
-        inside = rows < n_rows
-        mask = inside[:, None] & (columns < n_columns)[None, :]
-        offsets = rows[:, None] * n_columns + columns[None, :]
-        g = widen(tl.load(upstream + offsets, mask=mask, other=0.0), ELEMENTS)
-        if EXTENDED:
-            g, g_exponent = split(g)
-        if WANT_WEIGHT:
-            x = widen(tl.load(x_ptr + offsets, mask=mask, other=0.0), ELEMENTS)
-            root, _, mean, low, scale = load_statistics(statistics_ptr, rows, inside, CENTRED)
-            y, y_exponent = direction(x, root, mean, low, scale, CENTRED, EXTENDED)
-            term = tl.where(mask, g * y, 0.0)
-            if EXTENDED:
-                weight_total, weight_lost, weight_exponent = accumulate_shifted(
-                    weight_total, weight_lost, weight_exponent, term, g_exponent + y_exponent, 0
-                )
-            else:
-                term = tl.sum(term.to(tl.float64), axis=0)
-                weight_total, weight_lost = accumulate(weight_total, weight_lost, term)
-        if WANT_BIAS:
-            if EXTENDED:
-                bias_total, bias_lost, bias_exponent = accumulate_shifted(
-                    bias_total, bias_lost, bias_exponent, g, g_exponent, 0
-                )
-            else:
-                term = tl.sum(g.to(tl.float64), axis=0)
-                bias_total, bias_lost = accumulate(bias_total, bias_lost, term)
-    if WANT_WEIGHT:
-        _store_partial(weight_partial, n_columns, columns, weight_total, weight_exponent, EXTENDED)
-    if WANT_BIAS:
-        _store_partial(bias_partial, n_columns, columns, bias_total, bias_exponent, EXTENDED)
-
-
-@triton.jit
-def _sum_chunks_kernel(
-    partial,  # (chunks, K) fp64; (2, chunks, K) for fp64 inputs
-    gradient,  # (K,) out
-    n_chunks,
-    n_columns,
-    EXTENDED: tl.constexpr,
-    CHUNKS: tl.constexpr,  # the next power of two
-    BLOCK_N: tl.constexpr,
-):
-    """The sum over chunks, in the parameter's dtype."""
-    columns = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    chunks = tl.arange(0, CHUNKS).to(tl.int64)
-    mask = (chunks < n_chunks)[:, None] & (columns < n_columns)[None, :]
-    where = chunks[:, None] * n_columns + columns[None, :]
-    terms = tl.load(partial + where, mask=mask, other=0.0)
-    if EXTENDED:
-        behind = (chunks + n_chunks)[:, None] * n_columns + columns[None, :]
-        exponent = tl.load(partial + behind, mask=mask, other=0.0)
-        zero = tl.zeros([BLOCK_N], tl.float64)
-        lowest = tl.full([BLOCK_N], LOWEST, tl.int32)
-        total, _, top = accumulate_shifted(zero, zero, lowest, terms, exponent.to(tl.int32), 0)
-        total = shift(total, top)
-    else:
-        total = tl.sum(terms, axis=0)
-    tl.store(gradient + columns, narrow(total, gradient.dtype.element_ty), mask=columns < n_columns)

@@ -213,15 +213,25 @@ def _rare(
     reduction: str,
     n_dims: int,
 ) -> tuple[Tensor, ...]:
-    """The gradients of target and weights, which few ask for, by PyTorch's formula."""
+    """The gradients of target and weights, which few ask for, by PyTorch's formula; in fp64, where
+    its sums lose nothing and its products stay within the range of what is narrower.
+    """
+    logits = tensors[0]
+    assert logits is not None
+    each = upstream
+    if reduction != "none":  # expanded before it is widened: no scalar of torch.compile's is fp64
+        each = upstream.reshape(*upstream.shape, *[1] * n_dims).expand(logits.shape)
+    each = each.double()
+    if reduction == "mean":
+        each = each / max(math.prod(logits.shape[logits.dim() - n_dims :]), 1)
 
     def loss(*values: Tensor) -> Tensor:
         given: list[Any] = list(tensors)
         for k, value in zip(wanted, values, strict=True):
             given[k] = value
         logits, target, weight, pos_weight = given
-        return reference.plain(logits, target, weight, pos_weight, reduction, n_dims)
+        return reference.plain(logits, target, weight, pos_weight, "none", n_dims, torch.float64)
 
     pull = torch.func.vjp(loss, *[tensors[k] for k in wanted])[1]
-    found: tuple[Tensor, ...] = pull(upstream)
+    found: tuple[Tensor, ...] = pull(each)
     return found

@@ -204,12 +204,13 @@ def plain(
     pos_weight: Tensor | None,
     reduction: str,
     n_dims: int,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """The loss, reduced over the last n_dims dimensions, in operations that torch differentiates
-    any number of times, in the statistics' dtype: where second derivatives, and the gradients of
-    target and weights, come from.
+    any number of times, in a dtype, by default that of the statistics: where second derivatives,
+    and the gradients of target and weights, come from.
     """
-    statistics = launch.statistics_dtype(logits.dtype)
+    statistics = dtype or launch.statistics_dtype(logits.dtype)
     # Contiguous: torch's vectorised and other loops round differently.
     x, y = logits.to(statistics).contiguous(), target.to(statistics).contiguous()
     # From terms of one sign, as in the kernels, so that the target's gradient, too, adds up without
@@ -217,14 +218,17 @@ def plain(
     # the branch not taken, where an infinite x would make the target's gradient NaN.
     right = x > 0
     tail = torch.nn.functional.softplus(torch.where(right, -x, x))
-    above, below = torch.where(right, x, 0.0), torch.where(right, 0.0, x)
+    # Not torch.where: of a number in it, or its gradient, torch.compile makes a scalar, in fp64.
+    above, below = x.masked_fill(~right, 0.0), x.masked_fill(right, 0.0)
     positive = y
     if pos_weight is not None:
         p = pos_weight.to(statistics).contiguous()
         positive = p * y
         # The target's gradient has p - 1 times the tail: near 1 as one factor, which is exact.
         near = (p - 1).abs() <= 0.5
-        tail = tail * torch.where(near, 1 + (torch.where(near, p, 1.0) - 1) * y, (1 - y) + positive)
+        factor = 1 + (p.masked_fill(~near, 1.0) - 1) * y
+        other = (1 - y) + positive
+        tail = tail * (factor.masked_fill(~near, 0.0) + other.masked_fill(near, 0.0))
     loss = (1 - y) * above - positive * below + tail
     if weight is not None:
         loss = loss * weight.to(statistics).contiguous()

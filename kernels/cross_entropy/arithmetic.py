@@ -56,13 +56,15 @@ def log1p(x: Tensor) -> Tensor:
     return torch.where(x < 1e-300, x, torch.log1p(x))
 
 
-def log1p_rest(logarithm: Tensor, x: Tensor) -> Tensor:
-    """What log1p(x) lacks: one step of Newton's, (1 + x) exp(-logarithm) - 1, from a pair."""
-    finite = (logarithm.abs() < 700.0) & (x.abs() < 1e300)
-    x = torch.where(finite, x, 0.0)
-    whole = 1.0 + x
-    lost = torch.where(x > 1.0, (x - whole) + 1.0, (1.0 - whole) + x)
-    high, low = _exp_pair(torch.where(finite, logarithm, 0.0), torch.zeros_like(x), 0)
+def log_rest(logarithm: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """What a logarithm of (first + second) lacks: one step of Newton's, (first + second)
+    exp(-logarithm) - 1, from a pair. Both are nonnegative, and not both zero.
+    """
+    finite = (logarithm.abs() < 700.0) & (first < 1e300) & (second < 1e300)
+    first, second = torch.where(finite, first, 1.0), torch.where(finite, second, 0.0)
+    whole = first + second
+    lost = (torch.maximum(first, second) - whole) + torch.minimum(first, second)
+    high, low = _exp_pair(torch.where(finite, logarithm, 0.0), torch.zeros_like(whole), 0)
     return ((whole - high) - low + lost) / whole
 
 

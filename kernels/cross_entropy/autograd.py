@@ -38,16 +38,11 @@ class CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         logits, target, weight, maximum, others, log_sum, mass, denominator = ctx.saved_tensors
         of_logits = of_target = None
-        shared = (logits, target, weight, maximum)
+        shared = (logits, target, weight, maximum, others, log_sum, mass, denominator)
         if ctx.needs_input_grad[0]:
-            of_logits = differentiable(
-                backward_op, _of_logits,
-                grad, *shared, others, log_sum, mass, denominator, *ctx.options,
-            )  # fmt: skip
+            of_logits = differentiable(backward_op, _of_logits, grad, *shared, *ctx.options)
         if ctx.needs_input_grad[1]:
-            of_target = differentiable(
-                target_op, _of_target, grad, *shared, log_sum, mass, denominator, *ctx.options
-            )
+            of_target = differentiable(target_op, _of_target, grad, *shared, *ctx.options)
         return of_logits, of_target, None, None, None, None
 
     @staticmethod
@@ -70,7 +65,7 @@ def _of_target(
     upstream: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any
 ) -> Tensor:
     """What target_op computes, in PyTorch operations that can be differentiated again."""
-    options = Options(*rest[4:])
+    options = Options(*rest[5:])
     pull = torch.func.vjp(lambda t: plain(logits, t, weight, options), target)[1]
     gradient: Tensor = pull(upstream)[0]
     return gradient

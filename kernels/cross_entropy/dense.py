@@ -28,7 +28,7 @@ from ..elementary import add_compensated, log1p, power_of_two
 from .exponential import (
     exp_difference,
     exp_difference_pair,
-    log1p_rest,
+    log_rest,
     sum_pairs,
 )
 from .rows import (
@@ -109,7 +109,7 @@ def _forward_kernel(
     excess,  # (N,) fp64 out, for fp64: what of it is beyond fp64, see `row_loss`
     maximum,  # (N,) out: m
     others,  # (N,) out: 2**BOOST R
-    log_sum,  # (N,) out: log D
+    log_sum,  # (N,) fp64 out: log D
     mass,  # (N,) ACCUMULATE out: A
     row_weight,  # (N,) out, for class indices: the target's weight, 0 where it is ignored
     n_rows,
@@ -224,11 +224,11 @@ def _forward_kernel(
     at_top = tl.maximum(at_top - 1.0, 0.0)
     tl.store(maximum + rows, m, mask=inside)
     tl.store(others + rows, total + at_top * one, mask=inside)
-    rest = (total * unboost + at_top).to(STATISTICS)
+    rest = total.to(tl.float64) * unboost.to(tl.float64) + at_top.to(tl.float64)
     log_d = log1p(rest)
     log_low = tl.zeros_like(log_d)
     if STATISTICS == tl.float64:
-        log_low = log1p_rest(log_d, rest)
+        log_low = log_rest(log_d, tl.full([BLOCK_M], 1.0, tl.float64), rest)
     defined = (m > float("-inf")) & (m < float("inf"))
     log_d = tl.where(defined & (ignored | (label >= 0)), log_d, float("nan"))
     tl.store(log_sum + rows, log_d, mask=inside)
@@ -239,7 +239,7 @@ def _forward_kernel(
             w = load_at(weight, rows * 0, label, 0, 1, STATISTICS)
             w = tl.where(label >= 0, w, 1.0)
         tl.store(row_weight + rows, tl.where(ignored, 0.0, w), mask=inside)
-    normalizer = m.to(tl.float64) + log_d.to(tl.float64)
+    normalizer = m.to(tl.float64) + log_d
     if UNIFORM:
         # What rounding the share to ACCUMULATE did to every term alike is taken back.
         half_gap = half_gap.to(tl.float64) * (share / share.to(ACCUMULATE).to(tl.float64))

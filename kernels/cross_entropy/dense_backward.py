@@ -26,6 +26,8 @@ from .rows import (
     weighted,
 )
 
+_CERTAIN = tl.constexpr(2.0**-64)  # below, log1p(R) is R
+
 
 @triton.jit
 def _backward_kernel(
@@ -78,8 +80,8 @@ def _backward_kernel(
         h = tl.where(ignored, 0.0, tl.load(upstream_z + rows, mask=inside, other=0.0))
     m = tl.load(maximum + rows, mask=inside, other=0.0)
     a_sum = tl.load(mass + rows, mask=inside, other=0.0)
-    rest = tl.load(others + rows, mask=inside, other=0.0).to(ACCUMULATE)
-    rest = rest * power_of_two(tl.full([BLOCK_M], -BOOST, tl.int32), ACCUMULATE)
+    boosted = tl.load(others + rows, mask=inside, other=0.0).to(ACCUMULATE)
+    rest = boosted * power_of_two(tl.full([BLOCK_M], -BOOST, tl.int32), ACCUMULATE)
     subtract = finite_reference(m)
     defined = (m > float("-inf")) & (m < float("inf")) & (ignored | (label >= 0))
     normalizer = tl.where(defined, 1.0 + rest, float("nan"))
@@ -87,9 +89,11 @@ def _backward_kernel(
         lost = tl.where(rest > 1.0, (rest - normalizer) + 1.0, (1.0 - normalizer) + rest)
         quotient, quotient_low = divide_pair(g, normalizer, lost)
         before, before_low, after = unboosting_pair(quotient, quotient_low, BOOST)
+        at_top = scaled_pair(boosted, tl.zeros_like(boosted), before, before_low, after)
     else:
         quotient = divide(g, normalizer)
         before, after = unboosting_factors(quotient, BOOST)
+        at_top = boosted * before * after
     if HAS_Z:
         z_before, z_after = unboosting_factors(divide(h, normalizer), BOOST)
     for block in range(launch.block_count(n_columns, BLOCK_N, STATIC_BLOCKS)):
@@ -119,8 +123,9 @@ def _backward_kernel(
             apart = tl.where(own, spread.to(ACCUMULATE), (keep + spread).to(ACCUMULATE))
         out = out * apart * after[:, None]
         e = e * power_of_two(tl.full(e.shape, -BOOST, tl.int32), ACCUMULATE)
-        beside = tl.where(x == m[:, None], rest[:, None], normalizer[:, None] - e)  # D (1 - p_c)
-        out -= weighted(beside * quotient[:, None], a)
+        # g (1 - p_c), at the maximum from R while that is held as 2**BOOST times itself.
+        beside = (normalizer[:, None] - e) * quotient[:, None]
+        out -= weighted(tl.where(x == m[:, None], at_top[:, None], beside), a)
         if HAS_Z:
             z = exp_difference(x, subtract[:, None], BOOST).to(ACCUMULATE)
             out += z * z_before[:, None] * z_after[:, None]
@@ -136,7 +141,8 @@ def _target_kernel(
     logits,  # (N, C), any strides
     weight,  # (C,), if HAS_WEIGHT
     maximum,  # (N,) m
-    log_sum,  # (N,) log D
+    others,  # (N,) 2**BOOST R
+    log_sum,  # (N,) fp64: log D
     gradient,  # (N, C) out, contiguous
     n_rows,
     n_columns,
@@ -149,6 +155,7 @@ def _target_kernel(
     HAS_CAP: tl.constexpr,
     STATISTICS: tl.constexpr,
     ACCUMULATE: tl.constexpr,
+    BOOST: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STATIC_BLOCKS: tl.constexpr,
@@ -161,6 +168,7 @@ def _target_kernel(
     cap, cap_low = in_two_terms(double_from_bits(cap_bits), STATISTICS)
     m = tl.load(maximum + rows, mask=inside, other=0.0)
     log_d = tl.load(log_sum + rows, mask=inside, other=0.0).to(ACCUMULATE)
+    boosted = tl.load(others + rows, mask=inside, other=0.0).to(ACCUMULATE)
     g = tl.load(upstream + rows * stride_upstream, mask=inside, other=0.0)
     g = g * double_from_bits(keep_bits).to(ACCUMULATE)
     subtract = finite_reference(m).to(ACCUMULATE)
@@ -171,11 +179,16 @@ def _target_kernel(
             logits, rows, columns, mask, stride_row, stride_column, cap, cap_low,
             HAS_CAP, STATISTICS,
         )  # fmt: skip
-        half = (subtract[:, None] * 0.5 - x.to(ACCUMULATE) * 0.5) + 0.5 * log_d[:, None]
+        half = subtract[:, None] * 0.5 - x.to(ACCUMULATE) * 0.5
+        certain = (half == 0.0) & (log_d < _CERTAIN)[:, None]
+        half += 0.5 * log_d[:, None]
         scale = tl.broadcast_to(g[:, None], half.shape)
         if HAS_WEIGHT:
             w = widen(tl.load(weight + columns, mask=columns < n_columns, other=0.0), ACCUMULATE)
             scale = scale * w[None, :]
-        out = 2.0 * weighted(half, scale)
+        # Log D of a certain row may be subnormal, or less, and a large scale lift it out again.
+        certain = certain & (tl.abs(scale) < float("inf"))
+        before, after = unboosting_factors(scale, BOOST)
+        out = tl.where(certain, boosted[:, None] * before * after, 2.0 * weighted(half, scale))
         offsets = rows[:, None] * n_columns + columns[None, :]
         tl.store(gradient + offsets, narrow(out, gradient.dtype.element_ty), mask=mask)

@@ -107,16 +107,19 @@ def exp_difference_pair(x, reference, BOOST: tl.constexpr):
 
 
 @triton.jit
-def log1p_rest(logarithm, x):
-    """What log1p(x) in fp64 lacks: one step of Newton's, (1 + x) exp(-logarithm) - 1, from a pair.
+def log_rest(logarithm, first, second):
+    """What a logarithm of (first + second) in fp64 lacks: one step of Newton's, (first + second)
+    exp(-logarithm) - 1, from a pair.
 
-    x is nonnegative; 0 where it, or the logarithm, is not finite.
+    Both are nonnegative, and not both zero; 0 where one of them, or the logarithm, is not finite.
     """
-    finite = (tl.abs(logarithm) < 700.0) & (tl.abs(x) < 1e300)
-    x = tl.where(finite, x, 0.0)
-    whole = 1.0 + x
-    lost = tl.where(x > 1.0, (x - whole) + 1.0, (1.0 - whole) + x)
-    high, low = exp_pair(tl.where(finite, logarithm, 0.0), tl.zeros_like(x), 0)
+    finite = (tl.abs(logarithm) < 700.0) & (first < 1e300) & (second < 1e300)
+    first, second = tl.where(finite, first, 1.0), tl.where(finite, second, 0.0)
+    whole = first + second
+    # What that addition lost (Dekker's fast TwoSum).
+    large, small = tl.maximum(first, second), tl.minimum(first, second)
+    lost = (large - whole) + small
+    high, low = exp_pair(tl.where(finite, logarithm, 0.0), tl.zeros_like(whole), 0)
     return ((whole - high) - low + lost) / whole
 
 

@@ -55,7 +55,7 @@ def _forward_kernel(
     excess,  # (N,) fp64 out, for fp64: what of it is beyond fp64, see `row_loss`
     maximum,  # (N,) out: m
     others,  # (N,) out: 2**BOOST S
-    log_sum,  # (N,) out: log D
+    log_sum,  # (N,) fp64 out: log D
     mass,  # (N,) out: the row's weight, 0 where it is ignored
     n_rows,
     n_columns,
@@ -122,8 +122,8 @@ def _forward_kernel(
 
     tl.store(maximum + rows, m, mask=inside)
     tl.store(others + rows, total, mask=inside)
-    total = (total * unboost).to(STATISTICS)
-    half_gap, log_d = log_of_row(total, x_y, m, label, ignored)
+    total = total.to(tl.float64) * unboost.to(tl.float64)
+    half_gap, log_d, log_low = log_of_row(total, x_y, m, label, ignored)
     tl.store(log_sum + rows, log_d, mask=inside)
     row_weight = tl.full([BLOCK_M], 1.0, STATISTICS)
     if HAS_WEIGHT:
@@ -131,13 +131,13 @@ def _forward_kernel(
         row_weight = tl.where(label >= 0, row_weight, 1.0)
     row_weight = tl.where(ignored, 0.0, row_weight)
     tl.store(mass + rows, row_weight, mask=inside)
-    normalizer = m.to(tl.float64) + log_d.to(tl.float64)
+    normalizer = m.to(tl.float64) + log_d
     value, beyond = row_loss(
         half_gap,
         row_weight,
         row_weight,
         log_d,
-        log_d * 0.0,
+        log_low,
         normalizer,
         double_from_bits(z_bits),
         HAS_Z,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from .. import launch
@@ -27,7 +28,7 @@ class Statistics(NamedTuple):
     excess: Tensor  # fp64: what of the loss is beyond 2**928, in units of 2**1024; (0,) if nothing
     maximum: Tensor  # m
     others: Tensor  # 2**boost times the sum of exponentials but the target's, or but one maximum's
-    log_sum: Tensor  # log D: the log-sum-exp is m + log D
+    log_sum: Tensor  # fp64: log D; the log-sum-exp is m + log D
     mass: Tensor  # the factor of log D in the loss: the row's weight, or the coefficients' sum
     row_weight: Tensor  # what the row counts for in a mean's denominator
 
@@ -69,7 +70,7 @@ def empty_statistics(
         excess=logits.new_empty(beyond, dtype=torch.float64),
         maximum=logits.new_empty(rows, dtype=statistics),
         others=logits.new_empty(rows, dtype=launch.sum_dtype(logits.dtype)),
-        log_sum=logits.new_empty(rows, dtype=statistics),
+        log_sum=logits.new_empty(rows, dtype=torch.float64),
         mass=mass,
         row_weight=logits.new_empty(rows, dtype=statistics),
     )
@@ -100,14 +101,14 @@ def forward_rows(
                 *tensors, *results, out.row_weight, *sizes, *_target_strides(target),
                 *_smoothing(logits, options), bits(options.z_loss), bits(options.softcap),
                 PROBABILITIES=target.is_floating_point(),
-                SUMS=launch.triton_dtype(launch.sum_dtype(logits.dtype)),
+                SUMS=tl.float64,
                 ACCUMULATE=launch.triton_dtype(out.mass.dtype), **switches, **common,
             )  # fmt: skip
         else:
             grid, common = _grid_and_constants(logits, options, "forward")
             fused._forward_kernel[grid](
                 *tensors, *results, *sizes, bits(options.z_loss), bits(options.softcap),
-                SUMS=launch.triton_dtype(launch.sum_dtype(logits.dtype)), **switches, **common,
+                SUMS=tl.float64, **switches, **common,
             )  # fmt: skip
     if target.is_floating_point():
         out.row_weight.fill_(1.0)
@@ -165,24 +166,26 @@ def target_rows(
     logits: Tensor,  # (N, C), any strides
     weight: Tensor | None,  # (C,) contiguous
     maximum: Tensor,  # (N,)
+    others: Tensor,  # (N,)
     log_sum: Tensor,  # (N,)
     options: Options,
     dtype: torch.dtype,
 ) -> Tensor:
     """The gradient of (N, C) class probabilities, in their dtype."""
     if not launch.uses_triton(logits):
-        return stable.target_rows(upstream, logits, weight, maximum, log_sum, options, dtype)
+        return stable.target_rows(
+            upstream, logits, weight, maximum, others, log_sum, options, dtype
+        )
     gradient = torch.empty(logits.shape, dtype=dtype, device=logits.device)
     if logits.shape[0] == 0:
         return gradient
     wide = launch.sum_dtype(logits.dtype) if weight is None else torch.float64
     upstream = upstream.to(wide)
     grid, common = _grid_and_constants(logits, options, "target")
-    del common["BOOST"]
     with launch.on_device(logits):
         dense_backward._target_kernel[grid](
-            upstream, logits, logits if weight is None else weight, maximum, log_sum, gradient,
-            *logits.shape, upstream.stride(0), *logits.stride(),
+            upstream, logits, logits if weight is None else weight,
+            maximum, others, log_sum, gradient, *logits.shape, upstream.stride(0), *logits.stride(),
             bits(1.0 - options.label_smoothing), bits(options.softcap),
             HAS_WEIGHT=weight is not None, ACCUMULATE=launch.triton_dtype(wide), **common,
         )  # fmt: skip
@@ -305,6 +308,6 @@ def upstream_rows(
         scale = scale.double() * unit / counted
     if options.z_loss == 0.0:
         return share.expand(shape), None
-    normalizer = maximum.double() + log_sum.double()
+    normalizer = maximum.double() + log_sum
     of_z = (2.0 * options.z_loss * normalizer) * scale.double()
     return share.expand(shape), of_z.expand(shape)

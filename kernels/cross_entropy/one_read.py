@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import launch
 from ..convert import narrow, widen
-from ..elementary import add_compensated, power_of_two
+from ..elementary import power_of_two
 from ..row import load_row, store_piece
 from . import launches
 from .exponential import exp_difference, exp_difference_pair, scaled_pair, split_sum
@@ -71,8 +71,8 @@ def _kernel(
         m = block_maximum(widen(row[i], STATISTICS), m)
     subtract = finite_reference(m)
 
-    total = tl.zeros([BLOCK_M], SUMS)
-    rest = tl.zeros([BLOCK_M], SUMS)  # in fp64 what is to be added, else to be taken off (Kahan's)
+    total = tl.zeros([BLOCK_M], tl.float64)
+    rest = tl.zeros([BLOCK_M], tl.float64)  # of fp64 logits: what is to be added at the end
     powers = ()
     lows = ()
     start = 0
@@ -92,25 +92,16 @@ def _kernel(
         else:
             power = exp_difference(x, subtract[:, None], BOOST)
             terms = without_target(power, columns, label[:, None])
-            terms = tl.sum(terms.to(SUMS), axis=1)
-            total, rest = add_compensated(total, rest, terms)
+            total += tl.sum(terms.to(tl.float64), axis=1)
             powers = powers + (power,)  # type: ignore[assignment]
         start += PIECES[i]
     if STATISTICS == tl.float64:
         total += rest
 
-    unboost = power_of_two(tl.full([BLOCK_M], -BOOST, tl.int32), SUMS)
-    half_gap, log_d = log_of_row((total * unboost).to(STATISTICS), x_y, m, label, ignored)
-    weight = tl.load(row_weight + rows, mask=inside, other=0.0)
-    value, beyond = row_loss(half_gap, weight, weight, log_d, log_d * 0.0, log_d, 0.0, False)
-    tl.store(loss + rows, tl.where(ignored, 0.0, value), mask=inside)
-    if STATISTICS == tl.float64:
-        tl.store(excess + rows, tl.where(ignored, 0.0, beyond), mask=inside)
-
     g = tl.load(upstream + rows * stride_upstream, mask=inside, other=0.0)
     g = tl.where(ignored, 0.0, g)
     at_target, before, before_low, after = gradient_factors(
-        g, tl.zeros_like(g), total, x_y, m, label, ignored, False, BOOST
+        g, tl.zeros_like(g), total.to(SUMS), x_y, m, label, ignored, False, BOOST
     )
     start = 0
     for i in tl.static_range(len(PIECES)):
@@ -125,6 +116,17 @@ def _kernel(
         out = narrow(out, gradient.dtype.element_ty)
         store_piece(gradient, rows, inside, n_columns, n_columns, out, start)
         start += PIECES[i]
+
+    # Last, when the row has left the registers; what is small is read again rather than kept.
+    ignored, label = load_labels(target, rows, inside, n_columns, ignore_index)
+    x_y = load_at(logits, rows, label, stride_row, 1, STATISTICS)
+    unboost = power_of_two(tl.full([BLOCK_M], -BOOST, tl.int32), tl.float64)
+    half_gap, log_d, log_low = log_of_row(total * unboost, x_y, m, label, ignored)
+    weight = tl.load(row_weight + rows, mask=inside, other=0.0)
+    value, beyond = row_loss(half_gap, weight, weight, log_d, log_low, log_d, 0.0, False)
+    tl.store(loss + rows, tl.where(ignored, 0.0, value), mask=inside)
+    if STATISTICS == tl.float64:
+        tl.store(excess + rows, tl.where(ignored, 0.0, beyond), mask=inside)
 
 
 @torch.library.custom_op("kernels::cross_entropy_with_gradient", mutates_args=())

@@ -151,6 +151,7 @@ def target_op(
     target: Tensor,
     weight: Tensor | None,
     maximum: Tensor,
+    others: Tensor,
     log_sum: Tensor,
     mass: Tensor,
     denominator: Tensor,
@@ -167,7 +168,9 @@ def target_op(
         if _is_shared(weight):
             weight = weight[(0,) * (weight.dim() - 1)]
         else:
-            batched = (upstream, logits, target, weight, maximum, log_sum, mass, denominator)
+            batched = (
+                upstream, logits, target, weight, maximum, others, log_sum, mass, denominator
+            )  # fmt: skip
             return torch.stack([target_op(*each, *options) for each in zip(*batched, strict=True)])
     of_loss, _ = launches.upstream_rows(
         upstream, target, maximum, log_sum, mass, denominator, weight is not None, options
@@ -177,6 +180,7 @@ def target_op(
         logits.reshape(-1, logits.shape[-1]),
         _contiguous(weight),
         maximum.reshape(-1),
+        others.reshape(-1),
         log_sum.reshape(-1),
         options,
         target.dtype,

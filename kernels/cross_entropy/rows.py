@@ -5,7 +5,7 @@ import triton.language as tl
 
 from ..convert import widen
 from ..elementary import divide, log, log1p, power_of_two, soft_cap, unboosting_factors
-from .exponential import divide_pair, exp_difference, scaled_pair, unboosting_pair
+from .exponential import divide_pair, exp_difference, log_rest, scaled_pair, unboosting_pair
 
 # A row's loss beyond 2**928 is held as 2**1024 times a number of its own, so that a mean is finite
 # where single rows are not.
@@ -92,7 +92,8 @@ def weighted(value, weight):
 def row_loss(
     half_gap, gap_weight, mass, log_sum, log_low, log_normalizer, z_loss, HAS_Z: tl.constexpr
 ):
-    """2 gap_weight half_gap + mass (log_sum + log_low) + z_loss log_normalizer**2 in fp64.
+    """2 gap_weight half_gap + mass (log_sum + log_low) + z_loss log_normalizer**2 in fp64, the logs
+    given in fp64.
 
     As a pair (loss, excess), the excess in units of 2**1024; one of them is zero. For fp32
     statistics fp64 holds any loss, and there is no excess.
@@ -100,14 +101,14 @@ def row_loss(
     gap_weight, mass = gap_weight.to(tl.float64), mass.to(tl.float64)
     half = half_gap.to(tl.float64)
     excess = weighted(half * (2.0 * _HALF_UNIT), gap_weight * _HALF_UNIT)
-    excess += weighted(log_sum.to(tl.float64) * _HALF_UNIT, mass * _HALF_UNIT)
+    excess += weighted(log_sum * _HALF_UNIT, mass * _HALF_UNIT)
     if HAS_Z:
         scaled = log_normalizer * _HALF_UNIT
         excess += (z_loss * scaled) * scaled
     large = (tl.abs(excess) >= _LARGE) & (tl.abs(excess) < float("inf"))
     loss = 2.0 * weighted(tl.where(large, 0.0, half), gap_weight)
     mass = tl.where(large, 0.0, mass)
-    loss += weighted(log_sum.to(tl.float64), mass) + weighted(log_low.to(tl.float64), mass)
+    loss += weighted(log_sum, mass) + weighted(log_low, mass)
     if HAS_Z:
         normalizer = tl.where(large, 0.0, log_normalizer)
         loss += (z_loss * normalizer) * normalizer
@@ -133,18 +134,27 @@ def _logit_within(x_y, subtract):
 
 @triton.jit
 def log_of_row(total, x_y, m, label, ignored):
-    """((m - x_y) / 2, log D), from S in the dtype of the statistics."""
+    """((m - x_y) / 2, log D, what log D lacks) in fp64, once a row, so that the roundings here are
+    none beside those of S; from S in fp64. Only fp64 needs the last.
+    """
+    PRECISE: tl.constexpr = m.dtype == tl.float64
+    m, x_y = m.to(tl.float64), x_y.to(tl.float64)
     subtract = finite_reference(m)
     at_maximum = x_y == m
     x_y = _logit_within(x_y, subtract)
     e_y = exp_difference(x_y, subtract, 0)
     half_gap = tl.where(at_maximum | (label < 0), 0.0, subtract * 0.5 - x_y * 0.5)
-    log_d = tl.where(at_maximum, log1p(total), log(tl.maximum(total, 1.0) + e_y))
+    most = tl.maximum(total, 1.0)
+    log_d = tl.where(at_maximum, log1p(total), log(most + e_y))
     log_d = tl.where(total == total, log_d, total)
+    log_low = tl.zeros_like(log_d)
+    if PRECISE:
+        first = tl.where(at_maximum, 1.0, most)
+        log_low = log_rest(log_d, first, tl.where(at_maximum, total, e_y))
     # An infinite maximum (all -inf, or a +inf) or a target that names no class has no loss; an
     # ignored row's is 0.
     defined = (label >= 0) & (m > float("-inf")) & (m < float("inf"))
-    return half_gap, tl.where(defined | ignored, log_d, float("nan"))
+    return half_gap, tl.where(defined | ignored, log_d, float("nan")), log_low
 
 
 @triton.jit

@@ -14,7 +14,7 @@ from .arithmetic import (
     divide_pair,
     exp_pair,
     log1p,
-    log1p_rest,
+    log_rest,
     scaled,
     sloped,
     soft_cap,
@@ -103,7 +103,7 @@ def forward_rows(
         others = total + at_top * 2.0**exponent
         rest = total * 2.0**-exponent + at_top
         log_sum = log1p(rest)
-        log_low = log1p_rest(log_sum, rest) if precise else torch.zeros_like(log_sum)
+        first, second = torch.ones_like(rest), rest
         a = _coefficients(target, weight, x.shape, options)
         mass = sum_exactly(a)
         half_gap = sum_exactly(times(a, subtract[:, None] * 0.5 - x * 0.5))
@@ -116,13 +116,15 @@ def forward_rows(
         e_y = sum(exp_pair(x_y, subtract, 0, precise))
         rest = total * 2.0**-exponent
         log_sum = torch.where(at_maximum, log1p(rest), torch.log(rest + e_y))
+        first = torch.where(at_maximum, 1.0, rest)
+        second = torch.where(at_maximum, rest, e_y)
         half_gap = torch.where(at_maximum, 0.0, subtract * 0.5 - x_y * 0.5)
         mass = gap_weight = row_weight
-        log_low = torch.zeros_like(log_sum)
+    log_low = log_rest(log_sum, first, second) if precise else torch.zeros_like(log_sum)
     defined = ~maximum.isinf() & (has_class | ignored)
-    log_sum = torch.where(defined, log_sum, torch.nan).to(statistics)
-    normalizer = maximum + log_sum.double()
-    loss, excess = _row_loss(half_gap, gap_weight, mass, log_sum.double(), normalizer, options)
+    log_sum = torch.where(defined, log_sum, torch.nan)
+    normalizer = maximum + log_sum
+    loss, excess = _row_loss(half_gap, gap_weight, mass, log_sum, normalizer, options)
     loss = loss + torch.where(excess == 0, times(log_low, mass), 0.0)
     loss = torch.where(ignored, 0.0, torch.where(defined, loss, torch.nan))
     excess = torch.where(ignored, 0.0, excess)
@@ -209,8 +211,10 @@ def backward_rows(
             )
         gradient = scaled(high, low, quotient[:, None], quotient_low[:, None], exponent, apart)
         e = (high + low) * 2.0**-exponent
-        beside = torch.where(x == maximum[:, None], rest[:, None], normalizer[:, None] - e)
-        gradient = gradient - times(beside * quotient[:, None], a)
+        at_top = scaled(others.double(), torch.zeros_like(rest), quotient, quotient_low, exponent)
+        beside = (normalizer[:, None] - e) * quotient[:, None]
+        beside = torch.where(x == maximum[:, None], at_top[:, None], beside)
+        gradient = gradient - times(beside, a)
         if upstream_z is not None:
             zero = torch.zeros_like(of_z)[:, None]
             gradient = gradient + scaled(high, low, of_z[:, None], zero, exponent)
@@ -232,15 +236,26 @@ def target_rows(
     logits: Tensor,  # (N, C)
     weight: Tensor | None,  # (C,)
     maximum: Tensor,  # (N,)
+    others: Tensor,  # (N,)
     log_sum: Tensor,  # (N,)
     options: Options,
     dtype: torch.dtype,
 ) -> Tensor:
     """What the target kernel computes: the gradient of class probabilities."""
+    from .launches import boost
+
     x = _prepared(logits, options)
     subtract = torch.where(maximum.isinf(), 0.0, maximum).double()[:, None]
-    half = (subtract * 0.5 - x * 0.5) + 0.5 * log_sum.double()[:, None]
+    half = subtract * 0.5 - x * 0.5
+    certain = (half == 0) & (log_sum < 2.0**-64)[:, None]
+    half = half + 0.5 * log_sum[:, None]
     scale = (upstream.double() * (1.0 - options.label_smoothing))[:, None].expand_as(half)
     if weight is not None:
         scale = scale * weight.double()
-    return (2.0 * times(half, scale)).to(dtype)
+    # Log D of a certain row may be subnormal, or less, and a large scale lift it out again.
+    exponent = boost(logits.dtype)
+    large = scale.abs() >= 1
+    lifted = others.double()[:, None] * torch.where(large, scale * 2.0**-exponent, scale)
+    lifted = torch.where(large, lifted, lifted * 2.0**-exponent)
+    gradient = torch.where(certain & scale.isfinite(), lifted, 2.0 * times(half, scale))
+    return gradient.to(dtype)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import launch, norm_launch, norms
+from .. import launch, norm_backward, norm_launch, norms
 from ..transforms import batched, differentiable, one_by_one
 from . import fused, reference
 
@@ -61,26 +61,7 @@ def backward_op(
     upstream: Tensor, x: Tensor, weight: Tensor | None, statistics: Tensor, eps: float
 ) -> Tensor:
     """The gradient of rows x (..., K) for an upstream gradient of that shape."""
-    upstream, x, statistics = upstream.contiguous(), x.contiguous(), statistics.contiguous()
-    if not launch.uses_triton(x):
-        return reference.stable_backward(upstream, x, weight, statistics)
-    gradient = torch.empty_like(x)
-    if x.numel():
-        elements = norms.gradient_dtype(x, weight)
-        n_rows, programs, options = norm_launch.row_constants("layer_norm_backward", x, elements)
-        with launch.on_device(x):
-            fused._backward_kernel[(programs,)](
-                upstream,
-                x,
-                x if weight is None else weight.contiguous(),
-                statistics,
-                gradient,
-                n_rows,
-                x.shape[-1],
-                HAS_WEIGHT=weight is not None,
-                **options,
-            )
-    return gradient
+    return norm_backward.of_input("layer_norm", upstream, x, weight, statistics)
 
 
 @backward_op.register_fake
@@ -88,54 +69,52 @@ def _(upstream: Tensor, x: Tensor, weight: Tensor | None, statistics: Tensor, ep
     return x.new_empty(x.shape)
 
 
-def _empty_parameters(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Room for the gradients that are wanted; nothing for the others."""
-    of_weight, of_bias = (
-        x.new_empty(0) if each is None else each.new_empty(each.shape) for each in (weight, bias)
-    )
-    return of_weight, of_bias
-
-
 @torch.library.custom_op("kernels::layer_norm_parameter_gradients", mutates_args=())
 def parameter_gradients_op(
     upstream: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The gradients of weight and bias (K,), summed over all rows (..., K); empty for None."""
-    upstream, x, statistics = upstream.contiguous(), x.contiguous(), statistics.contiguous()
-    if not launch.uses_triton(x):
-        return reference.stable_parameter_gradients(upstream, x, statistics, weight, bias)
-    gradients = _empty_parameters(x, weight, bias)
-    if x.numel() == 0:
-        return gradients[0].zero_(), gradients[1].zero_()
-    wanted = (weight is not None, bias is not None)
-    sums = norm_launch.ColumnSums("layer_norm_parameters", x, norms.gradient_dtype(x, None))
-    partials = [sums.partial(x) if want else statistics for want in wanted]
-    with launch.on_device(x):
-        fused._parameters_kernel[sums.grid](
-            upstream,
-            x,
-            statistics,
-            *partials,
-            sums.n_rows,
-            sums.n_columns,
-            sums.blocks_per_chunk,
-            WANT_WEIGHT=wanted[0],
-            WANT_BIAS=wanted[1],
-            **sums.constants,
-        )
-        for want, partial, gradient in zip(wanted, partials, gradients, strict=True):
-            if want:
-                sums.finish(partial, gradient)
-    return gradients
+    return norm_backward.of_parameters("layer_norm", upstream, x, statistics, (weight, bias))
 
 
 @parameter_gradients_op.register_fake
 def _(
     upstream: Tensor, x: Tensor, statistics: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    return _empty_parameters(x, weight, bias)
+    of_weight, of_bias = norm_backward.empty_like_wanted(x, (weight, bias))
+    return of_weight, of_bias
+
+
+@torch.library.custom_op("kernels::layer_norm_backward_with_parameters", mutates_args=())
+def backward_with_parameters_op(
+    upstream: Tensor,
+    x: Tensor,
+    statistics: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    of_weight: bool,
+    of_bias: bool,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of rows x (..., K), weight and bias (K,); empty for parameters not wanted."""
+    wanted = (weight if of_weight else None, bias if of_bias else None)
+    return norm_backward.of_everything("layer_norm", upstream, x, weight, statistics, wanted)
+
+
+@backward_with_parameters_op.register_fake
+def _(
+    upstream: Tensor,
+    x: Tensor,
+    statistics: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    of_weight: bool,
+    of_bias: bool,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    wanted = (weight if of_weight else None, bias if of_bias else None)
+    first, second = norm_backward.empty_like_wanted(x, wanted)
+    return x.new_empty(x.shape), first, second
 
 
 # --- autograd -------------------------------------------------------------------------------------
@@ -161,16 +140,21 @@ class LayerNorm(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, bias, statistics = ctx.saved_tensors
         of_input = of_weight = of_bias = None
-        if ctx.needs_input_grad[0]:
+        of_rows, *of_parameters, _ = ctx.needs_input_grad
+        if of_rows and any(of_parameters):
+            of_input, of_weight, of_bias = differentiable(
+                backward_with_parameters_op,
+                _formula,
+                *(upstream, x, statistics, weight, bias, *of_parameters, ctx.eps),
+                rowwise=False,
+            )
+        elif of_rows:
             arguments = (upstream, x, weight, statistics, ctx.eps)
             of_input = differentiable(
                 backward_op, _input_formula, *arguments, rowwise=weight is None
             )
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            wanted = (
-                weight if ctx.needs_input_grad[1] else None,
-                bias if ctx.needs_input_grad[2] else None,
-            )
+        elif any(of_parameters):
+            wanted = (weight if of_parameters[0] else None, bias if of_parameters[1] else None)
             eps = ctx.eps
 
             def formula(
@@ -181,8 +165,8 @@ class LayerNorm(torch.autograd.Function):
             of_weight, of_bias = differentiable(
                 parameter_gradients_op, formula, upstream, x, statistics, *wanted, rowwise=False
             )
-            of_weight = of_weight if ctx.needs_input_grad[1] else None
-            of_bias = of_bias if ctx.needs_input_grad[2] else None
+        of_weight = of_weight if of_parameters[0] else None
+        of_bias = of_bias if of_parameters[1] else None
         return of_input, of_weight, of_bias, None
 
     @staticmethod
@@ -208,10 +192,26 @@ def _parameters_formula(
 ) -> tuple[Tensor, Tensor]:
     """What parameter_gradients_op computes, likewise."""
     rows = tuple(range(x.dim() - 1))
-    of_weight, of_bias = _empty_parameters(x, weight, bias)
+    of_weight, of_bias = norm_backward.empty_like_wanted(x, (weight, bias))
     if weight is not None:
         direction = reference.plain(x, None, None, eps)
         of_weight = (upstream * direction).sum(dim=rows).to(weight.dtype)
     if bias is not None:
         of_bias = upstream.sum(dim=rows).to(bias.dtype)
     return of_weight, of_bias
+
+
+def _formula(
+    upstream: Tensor,
+    x: Tensor,
+    statistics: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    of_weight: bool,
+    of_bias: bool,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What backward_with_parameters_op computes, likewise."""
+    wanted = (weight if of_weight else None, bias if of_bias else None)
+    of_input = _input_formula(upstream, x, weight, statistics, eps)
+    return of_input, *_parameters_formula(upstream, x, *wanted, eps)

@@ -1,4 +1,4 @@
-"""(x - mean) / sqrt(var + eps) * weight + bias along the rows of a matrix: the Triton kernels.
+"""(x - mean) / sqrt(var + eps) * weight + bias along the rows of a matrix: the Triton kernel.
 
 A variance as mean(x**2) - mean**2 cancels, and squares overflow or vanish. So the moments are taken
 about the mean, tile by tile, each tile about its own, and merged as Chan, Golub and LeVeque do.
@@ -13,7 +13,7 @@ rounding lost is subtracted, too: of a row with a large offset z - m keeps what 
 of a constant row it is exactly 0.
 
 A row that fits on chip is read once; a wider one carries the moments from block to block. The
-gradients are in `kernels.norm_gradients`:
+gradients are in `kernels.norm_backward`:
 
     dx = (h - mean(h) - y' mean(h y')) / (s r)  with h = g weight, y' = (z - m) / r,
     dweight = sum over rows g y',    dbias = sum over rows g.
@@ -26,7 +26,6 @@ import triton.language as tl
 
 from .. import launch
 from ..convert import narrow, widen
-from ..norm_gradients import input_gradient, parameter_gradients
 from ..norms import (
     centred,
     inverse_of,
@@ -188,52 +187,3 @@ def _forward_kernel(
                 HAS_WEIGHT, HAS_BIAS, SCALED, EXTENDED, HALVED,
             )  # fmt: skip
             tl.store(y_ptr + offsets, narrow(y, y_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _backward_kernel(
-    upstream,  # (N, K) contiguous
-    x_ptr,  # (N, K) contiguous
-    weight_ptr,  # (K,) contiguous, or anything where there is none
-    statistics_ptr,  # (N, 5) fp64
-    gradient,  # (N, K) out
-    n_rows,
-    n_columns,
-    ELEMENTS: tl.constexpr,
-    EXTENDED: tl.constexpr,
-    HAS_WEIGHT: tl.constexpr,
-    PIECES: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    STATIC_BLOCKS: tl.constexpr,
-    UNIT: tl.constexpr,  # what n_columns is a multiple of
-):
-    n_columns = launch.known_multiple(n_columns, UNIT)
-    input_gradient(
-        upstream, x_ptr, weight_ptr, statistics_ptr, gradient, n_rows, n_columns,
-        ELEMENTS, True, EXTENDED, HAS_WEIGHT, PIECES, BLOCK_M, BLOCK_N, STATIC_BLOCKS,
-    )  # fmt: skip
-
-
-@triton.jit
-def _parameters_kernel(
-    upstream,  # (N, K) contiguous
-    x_ptr,  # (N, K) contiguous
-    statistics_ptr,  # (N, 5) fp64
-    weight_partial,  # (chunks, K) fp64 out: sums over a chunk of rows; (2, chunks, K) for fp64
-    bias_partial,  # the same
-    n_rows,
-    n_columns,
-    n_blocks,  # of rows in a chunk
-    ELEMENTS: tl.constexpr,
-    EXTENDED: tl.constexpr,
-    WANT_WEIGHT: tl.constexpr,
-    WANT_BIAS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    STATIC_BLOCKS: tl.constexpr,
-):
-    parameter_gradients(
-        upstream, x_ptr, statistics_ptr, weight_partial, bias_partial, n_rows, n_columns, n_blocks,
-        ELEMENTS, True, EXTENDED, WANT_WEIGHT, WANT_BIAS, BLOCK_M, BLOCK_N, STATIC_BLOCKS,
-    )  # fmt: skip

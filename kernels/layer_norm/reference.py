@@ -111,32 +111,6 @@ def stable_forward(
     return y, torch.cat([root, root_exponent.double(), mean, low, exponent.double()], dim=-1)
 
 
-def stable_backward(
-    upstream: Tensor,  # (..., K)
-    x: Tensor,  # (..., K)
-    weight: Tensor | None,  # (K,)
-    statistics: Tensor,  # (..., 5)
-) -> Tensor:
-    """What the backward kernel computes: the gradient of x."""
-    return norm_formulas.input_gradient(upstream, x, weight, statistics)
-
-
-def stable_parameter_gradients(
-    upstream: Tensor,  # (..., K)
-    x: Tensor,  # (..., K)
-    statistics: Tensor,  # (..., 5)
-    weight: Tensor | None,  # (K,), for its dtype; None: not wanted
-    bias: Tensor | None,  # the same
-) -> tuple[Tensor, Tensor]:
-    """What the parameters' kernel computes: the gradients of weight and bias, empty for None."""
-    of_weight = of_bias = x.new_empty(0)
-    if weight is not None:
-        of_weight = norm_formulas.weight_gradient(upstream, x, weight, statistics)
-    if bias is not None:
-        of_bias = norm_formulas.bias_gradient(upstream, bias)
-    return of_weight.clone(), of_bias.clone()
-
-
 def plain(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """The same value in operations that torch differentiates any number of times.
 

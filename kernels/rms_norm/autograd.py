@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import launch, norm_launch, norms
+from .. import launch, norm_backward, norm_launch, norms
 from ..transforms import batched, differentiable, one_by_one
 from . import fused, reference
 
@@ -55,26 +55,7 @@ def backward_op(
     upstream: Tensor, x: Tensor, weight: Tensor | None, statistics: Tensor, eps: float
 ) -> Tensor:
     """The gradient of rows x (..., K) for an upstream gradient of that shape."""
-    upstream, x, statistics = upstream.contiguous(), x.contiguous(), statistics.contiguous()
-    if not launch.uses_triton(x):
-        return reference.stable_backward(upstream, x, weight, statistics)
-    gradient = torch.empty_like(x)
-    if x.numel():
-        elements = norms.gradient_dtype(x, weight)
-        n_rows, programs, options = norm_launch.row_constants("rms_norm_backward", x, elements)
-        with launch.on_device(x):
-            fused._backward_kernel[(programs,)](
-                upstream,
-                x,
-                x if weight is None else weight.contiguous(),
-                statistics,
-                gradient,
-                n_rows,
-                x.shape[-1],
-                HAS_WEIGHT=weight is not None,
-                **options,
-            )
-    return gradient
+    return norm_backward.of_input("rms_norm", upstream, x, weight, statistics)
 
 
 @backward_op.register_fake
@@ -87,32 +68,29 @@ def weight_gradient_op(
     upstream: Tensor, x: Tensor, weight: Tensor, statistics: Tensor, eps: float
 ) -> Tensor:
     """The gradient of the weight (K,), summed over all rows (..., K)."""
-    upstream, x, statistics = upstream.contiguous(), x.contiguous(), statistics.contiguous()
-    if not launch.uses_triton(x):
-        return reference.stable_weight_gradient(upstream, x, weight, statistics)
-    gradient = weight.new_zeros(weight.shape) if x.numel() == 0 else weight.new_empty(weight.shape)
-    if x.numel():
-        elements = norms.gradient_dtype(x, None)
-        sums = norm_launch.ColumnSums("rms_norm_parameters", x, elements)
-        partial = sums.partial(x)
-        with launch.on_device(x):
-            fused._parameters_kernel[sums.grid](
-                upstream,
-                x,
-                statistics,
-                partial,
-                sums.n_rows,
-                sums.n_columns,
-                sums.blocks_per_chunk,
-                **sums.constants,
-            )
-            sums.finish(partial, gradient)
-    return gradient
+    return norm_backward.of_parameters("rms_norm", upstream, x, statistics, (weight, None))[0]
 
 
 @weight_gradient_op.register_fake
 def _(upstream: Tensor, x: Tensor, weight: Tensor, statistics: Tensor, eps: float) -> Tensor:
     return weight.new_empty(weight.shape)
+
+
+@torch.library.custom_op("kernels::rms_norm_backward_with_weight", mutates_args=())
+def backward_with_weight_op(
+    upstream: Tensor, x: Tensor, weight: Tensor, statistics: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Both gradients, of rows x (..., K) and of the weight (K,)."""
+    return norm_backward.of_everything("rms_norm", upstream, x, weight, statistics, (weight, None))[
+        :2
+    ]
+
+
+@backward_with_weight_op.register_fake
+def _(
+    upstream: Tensor, x: Tensor, weight: Tensor, statistics: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), weight.new_empty(weight.shape)
 
 
 # --- autograd -------------------------------------------------------------------------------------
@@ -137,11 +115,15 @@ class RMSNorm(torch.autograd.Function):
         x, weight, statistics = ctx.saved_tensors
         of_input = of_weight = None
         arguments = (upstream, x, weight, statistics, ctx.eps)
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and ctx.needs_input_grad[1]:
+            of_input, of_weight = differentiable(
+                backward_with_weight_op, _formula, *arguments, rowwise=False
+            )
+        elif ctx.needs_input_grad[0]:
             of_input = differentiable(
                 backward_op, _input_formula, *arguments, rowwise=weight is None
             )
-        if ctx.needs_input_grad[1]:
+        elif ctx.needs_input_grad[1]:
             of_weight = differentiable(
                 weight_gradient_op, _weight_formula, *arguments, rowwise=False
             )
@@ -168,3 +150,12 @@ def _weight_formula(
     """What weight_gradient_op computes, likewise."""
     pull = torch.func.vjp(lambda weight: reference.plain(x, weight, eps), weight)[1]
     return pull(upstream)[0]
+
+
+def _formula(
+    upstream: Tensor, x: Tensor, weight: Tensor, statistics: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """What backward_with_weight_op computes, likewise."""
+    pull = torch.func.vjp(lambda x, weight: reference.plain(x, weight, eps), x, weight)[1]
+    of_input, of_weight = pull(upstream)
+    return of_input, of_weight

@@ -1,4 +1,4 @@
-"""x / sqrt(mean(x**2) + eps) * weight along the rows of a matrix: the Triton kernels.
+"""x / sqrt(mean(x**2) + eps) * weight along the rows of a matrix: the Triton kernel.
 
 A sum of squares overflows from sqrt(max) on and vanishes below sqrt(min). Where the arithmetic of
 `kernels.norms` is no wider than the input, each row is divided by a power of two s taken from the
@@ -7,7 +7,7 @@ exponent bits of its largest element, or of sqrt(eps) where that is larger, exac
     z = x / s,    r = sqrt(mean(z**2) + eps / s**2),    y = z / r * weight.
 
 A row that fits on chip is read once; a wider one carries the pair (s, sum of squares) from block to
-block, as LAPACK's dnrm2 does. The gradients are in `kernels.norm_gradients`:
+block, as LAPACK's dnrm2 does. The gradients are in `kernels.norm_backward`:
 
     dx = (h - y' mean(h y')) / (s r)  with h = g weight, y' = z / r,
     dweight = sum over rows g y'.
@@ -20,7 +20,6 @@ import triton.language as tl
 
 from .. import launch
 from ..convert import narrow, widen
-from ..norm_gradients import input_gradient, parameter_gradients
 from ..norms import root_of, save_scale, take_in_squares, weighted_direction
 from ..row import load_row, load_shared, store_piece
 
@@ -91,49 +90,3 @@ def _forward_kernel(
                 weight = widen(loaded, ELEMENTS)[None, :]
             y = weighted_direction(x, weight, exponent, root, under, HAS_WEIGHT, SCALED)
             tl.store(y_ptr + offsets, narrow(y, y_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _backward_kernel(
-    upstream,  # (N, K) contiguous
-    x_ptr,  # (N, K) contiguous
-    weight_ptr,  # (K,) contiguous, or anything where there is none
-    statistics_ptr,  # (N, 2) fp64
-    gradient,  # (N, K) out
-    n_rows,
-    n_columns,
-    ELEMENTS: tl.constexpr,
-    EXTENDED: tl.constexpr,
-    HAS_WEIGHT: tl.constexpr,
-    PIECES: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    STATIC_BLOCKS: tl.constexpr,
-    UNIT: tl.constexpr,  # what n_columns is a multiple of
-):
-    n_columns = launch.known_multiple(n_columns, UNIT)
-    input_gradient(
-        upstream, x_ptr, weight_ptr, statistics_ptr, gradient, n_rows, n_columns,
-        ELEMENTS, False, EXTENDED, HAS_WEIGHT, PIECES, BLOCK_M, BLOCK_N, STATIC_BLOCKS,
-    )  # fmt: skip
-
-
-@triton.jit
-def _parameters_kernel(
-    upstream,  # (N, K) contiguous
-    x_ptr,  # (N, K) contiguous
-    statistics_ptr,  # (N, 2) fp64
-    partial,  # (chunks, K) fp64 out: sums over a chunk of rows; (2, chunks, K) for fp64 inputs
-    n_rows,
-    n_columns,
-    n_blocks,  # of rows in a chunk
-    ELEMENTS: tl.constexpr,
-    EXTENDED: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    STATIC_BLOCKS: tl.constexpr,
-):
-    parameter_gradients(
-        upstream, x_ptr, statistics_ptr, partial, partial, n_rows, n_columns, n_blocks,
-        ELEMENTS, False, EXTENDED, True, False, BLOCK_M, BLOCK_N, STATIC_BLOCKS,
-    )  # fmt: skip

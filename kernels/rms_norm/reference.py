@@ -82,26 +82,6 @@ def stable_forward(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor
     return y, torch.cat([under.sqrt(), exponent.double()], dim=-1)
 
 
-def stable_backward(
-    upstream: Tensor,  # (..., K)
-    x: Tensor,  # (..., K)
-    weight: Tensor | None,  # (K,)
-    statistics: Tensor,  # (..., 2)
-) -> Tensor:
-    """What the backward kernel computes: the gradient of x."""
-    return norm_formulas.input_gradient(upstream, x, weight, statistics)
-
-
-def stable_weight_gradient(
-    upstream: Tensor,  # (..., K)
-    x: Tensor,  # (..., K)
-    weight: Tensor,  # (K,), for its dtype
-    statistics: Tensor,  # (..., 2)
-) -> Tensor:
-    """What the parameters' kernel computes: the gradient of the weight."""
-    return norm_formulas.weight_gradient(upstream, x, weight, statistics)
-
-
 def plain(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:  # (..., K) -> the same
     """The same value in operations that torch differentiates any number of times.
 

@@ -1,7 +1,8 @@
 """The catalog: per operation its inputs, its truth, its paths and what they claim.
 
 The harness loads this module by name (`--catalog` names another) and reads OPERATIONS; `shaped_as`
-lets `stability inspect` launch the paths' kernels without a GPU.
+lets `stability inspect` launch the paths' kernels without a GPU, and `speed_workloads` says which
+shapes the speed suite times.
 """
 
 from suites.catalog.binary_cross_entropy import BINARY_CROSS_ENTROPY
@@ -13,6 +14,7 @@ from suites.catalog.normalize import NORMALIZE
 from suites.catalog.rms_norm import RMS_NORM
 from suites.catalog.shaping import LaunchShapes, shaped_as
 from suites.catalog.softmax import SOFTMAX
+from suites.catalog.timed_sizes import speed_workloads
 
 OPERATIONS = (
     CROSS_ENTROPY,
@@ -28,4 +30,4 @@ OPERATIONS = (
 # What `stability tune` chooses.
 launch_shapes = LaunchShapes()
 
-__all__ = ["OPERATIONS", "launch_shapes", "shaped_as"]
+__all__ = ["OPERATIONS", "launch_shapes", "shaped_as", "speed_workloads"]

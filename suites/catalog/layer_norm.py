@@ -8,6 +8,7 @@ from torch import Tensor
 import kernels
 from harness.operation import ALL_CLAIMS, Operation, Path, Roles
 from kernels.layer_norm import reference
+from suites.catalog import peers
 from suites.catalog.rms_norm import divided, regimes, scaled
 from suites.catalog.triton_path import on_triton
 
@@ -106,5 +107,6 @@ LAYER_NORM = Operation(
         Path("upcast", reference.upcast, note="F.layer_norm in fp32, cast back"),
         Path("torch", reference.torch_native, note="F.layer_norm"),
         Path("triton", _triton, claims=ALL_CLAIMS, note="kernels.layer_norm"),
+        *peers.paths("layer_norm"),
     ),
 )

@@ -9,6 +9,7 @@ from torch import Tensor
 import kernels
 from harness.operation import ALL_CLAIMS, UPSTREAM, Operation, Path, Roles
 from kernels.softmax import reference
+from suites.catalog import peers
 from suites.catalog.softmax import REGIMES, certified_powers, powers_and_rest
 from suites.catalog.triton_path import on_triton
 
@@ -67,5 +68,6 @@ LOG_SOFTMAX = Operation(
         Path("logsumexp", reference.log_of_sum, note="x - torch.logsumexp(x)"),
         Path("torch", reference.log_torch_native, note="torch.log_softmax"),
         Path("triton", _triton, claims=ALL_CLAIMS, note="kernels.log_softmax"),
+        *peers.paths("log_softmax"),
     ),
 )

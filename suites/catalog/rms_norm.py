@@ -10,7 +10,7 @@ from torch import Tensor
 import kernels
 from harness.operation import ALL_CLAIMS, Draws, Operation, Path, Regime, Roles
 from kernels.rms_norm import reference
-from suites.catalog import layouts
+from suites.catalog import layouts, peers
 from suites.catalog.triton_path import on_triton
 
 
@@ -174,5 +174,6 @@ RMS_NORM = Operation(
         ),
         Path("torch", reference.torch_native, note="F.rms_norm"),
         Path("triton", _triton, claims=ALL_CLAIMS, note="kernels.rms_norm"),
+        *peers.paths("rms_norm"),
     ),
 )

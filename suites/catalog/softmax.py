@@ -13,7 +13,7 @@ from torch import Tensor
 import kernels
 from harness.operation import ALL_CLAIMS, UPSTREAM, Draws, Operation, Path, Regime, Roles
 from kernels.softmax import reference
-from suites.catalog import layouts
+from suites.catalog import layouts, peers
 from suites.catalog.triton_path import on_triton
 
 
@@ -178,5 +178,6 @@ SOFTMAX = Operation(
         Path("shifted", reference.shifted, note="exp(x - max) / sum, the textbook guard"),
         Path("torch", reference.torch_native, note="torch.softmax"),
         Path("triton", _triton, claims=ALL_CLAIMS, note="kernels.softmax"),
+        *peers.paths("softmax"),
     ),
 )

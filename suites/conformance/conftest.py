@@ -81,19 +81,25 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "row_pieces", lambda columns, dtype, *shape: ())
 
 
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows held on chip in pieces of at most 64 columns, 4 a program, whatever their width."""
+    whole = launch.row_pieces
+
+    def small(columns: int, dtype: torch.dtype, *shape: object) -> tuple[int, ...]:
+        return (64,) * (columns // 64) + (whole(columns % 64, dtype) if columns % 64 else ())
+
+    monkeypatch.setattr(launch, "row_pieces", small)
+    monkeypatch.setattr(launch, "row_block", lambda rows, pieces, *shape: 4)
+
+
 @pytest.fixture(params=["on_chip", "looped", "formula"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The three ways a row goes: held on chip, here in pieces of at most 64 columns; looped over in
     blocks of 64; through the PyTorch formula.
     """
     if request.param == "on_chip":
-        whole = launch.row_pieces
-
-        def small(columns: int, dtype: torch.dtype, *shape: object) -> tuple[int, ...]:
-            return (64,) * (columns // 64) + (whole(columns % 64, dtype) if columns % 64 else ())
-
-        monkeypatch.setattr(launch, "row_pieces", small)
-        monkeypatch.setattr(launch, "row_block", lambda rows, pieces, *shape: 4)
+        request.getfixturevalue("small_pieces")
     elif request.param == "looped":
         request.getfixturevalue("small_tiles")
     else:

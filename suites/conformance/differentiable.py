@@ -34,6 +34,11 @@ def _weight(x: Tensor) -> Tensor:
     return (torch.arange(5, device=x.device) % 3 + 0.5).to(x.dtype)
 
 
+def _rows(x: Tensor) -> Tensor:
+    """Rows of which no gradient is asked."""
+    return ((torch.arange(15, device=x.device) * 7 % 11 - 4.5) / 3).to(x.dtype).reshape(3, 5)
+
+
 def _pair(name: str, **options: object) -> Case:
     """kernels.name and torch.nn.functional.name on the same tensor and options."""
     return Case(
@@ -113,12 +118,28 @@ CASES: dict[str, Case] = {
         shapes=((3, 5), (5,)),
     ),
     "rms_norm_alone": _pair("rms_norm", normalized_shape=(5,)),
+    "rms_norm_weight": Case(
+        lambda w: kernels.rms_norm(_rows(w), (5,), w, 1e-3).square(),
+        lambda w: F.rms_norm(_rows(w), (5,), w, 1e-3).square(),
+        shapes=((5,),),
+    ),
     "layer_norm": Case(
         lambda x, w, b: kernels.layer_norm(x, (5,), w, b),
         lambda x, w, b: F.layer_norm(x, (5,), w, b),
         shapes=((3, 5), (5,), (5,)),
     ),
     "layer_norm_alone": _pair("layer_norm", normalized_shape=(5,)),
+    "layer_norm_parameters": Case(
+        lambda w, b: kernels.layer_norm(_rows(w), (5,), w, b).square(),
+        lambda w, b: F.layer_norm(_rows(w), (5,), w, b).square(),
+        shapes=((5,), (5,)),
+    ),
+    # The weight takes part in the input's gradient, and wants none.
+    "layer_norm_bias": Case(
+        lambda x, b: kernels.layer_norm(x, (5,), _weight(x), b),
+        lambda x, b: F.layer_norm(x, (5,), _weight(x), b),
+        shapes=((3, 5), (5,)),
+    ),
     "normalize": _pair("normalize"),
     "normalize_p3": _pair("normalize", p=3.0),
 }

@@ -117,15 +117,15 @@ def _traffic(logits: Tensor) -> Traffic:
     ("name", "width"), [*((name, 4096) for name in DTYPES), ("fp32", 5000), ("bf16", 32_000)]
 )
 def test_one_read_and_one_write(name: str, width: int, draw: Draw) -> None:
-    """In a single launch every logit is read once, the target's once more, and every element of the
-    gradient is written once; what torch moves beside it is as small as the targets.
+    """In a single launch every logit is read once, the target's twice more, and every element of
+    the gradient is written once; what torch moves beside it is as small as the targets.
     """
     logits = draw(4, width, dtype=DTYPES[name])
     traffic = _traffic(logits)
     (kernel,) = traffic.kernels
     size = logits.element_size()
     of_logits, of_gradient = kernel.operands["logits"], kernel.operands["gradient"]
-    assert of_logits.read_bytes == (logits.numel() + len(logits)) * size
+    assert of_logits.read_bytes == (logits.numel() + 2 * len(logits)) * size
     assert (of_gradient.read_bytes, of_logits.written_bytes) == (0, 0)
     assert of_gradient.written_bytes == logits.numel() * size
     assert kernel.waste < 0.1

@@ -24,6 +24,8 @@ OPERATIONS = tuple(
 # 5,000: held on chip, aligned to 16 bytes though no multiple of 16, 39% of a power of two idle.
 # 32,000: looped over, a Llama vocabulary.
 ON_CHIP, LOOPED = 5000, 32_000
+# What is held on chip at most, by some kernels: where registers are scarcest.
+WIDEST = (8192, 16_384)
 # Promises that a kernel does not keep yet, each with its reason; held to it strictly: an entry that
 # is not needed any more fails, and goes.
 PENDING: dict[tuple[str, str], str] = {}
@@ -51,10 +53,13 @@ def sample() -> Inspection:
 
 @pytest.fixture(scope="module")
 def everything() -> Inspection:
-    """Every dtype on every target: short rows, many a program; on chip; aligned; looped."""
+    """Every dtype on every target: short rows, many a program; on chip; aligned; looped; and the
+    widest rows on chip.
+    """
     cases = inspected(
         OPERATIONS, ("fp16", "bf16", "fp32", "fp64"), (128, 1024, 4096, ON_CHIP, LOOPED)
     )
+    cases += inspected(OPERATIONS, ("bf16", "fp32"), WIDEST)
     return checked(inspect(cases, targets=DEFAULT_TARGETS))
 
 

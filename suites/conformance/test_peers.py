@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.catalog import load_catalog
 from harness.execute import execute, missing_parameters
 from harness.inputs import Batch
 from harness.operation import Path
@@ -99,6 +100,14 @@ def test_an_adapter_is_right_or_says_why_not(operation: str, path: Path) -> None
     expected, slope = run(reference, roles)
     torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(gradient, slope, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_catalog_has_every_library(operation: str) -> None:
+    """Whatever library has an operation stands in its tables beside ours."""
+    measured = {path.name for path in load_catalog()[operation].paths}
+    assert {path.name for path in peers.paths(operation)} <= measured
+    assert "compiled" in measured
 
 
 @pytest.mark.parametrize("operation", ["cross_entropy", "linear_cross_entropy", "softmax"])

@@ -104,8 +104,8 @@ def _rounded_difference() -> bool:
 
 
 def _many_blocks() -> bool:
-    # A block of 64 equal terms, then 99 blocks too small to move an uncompensated fp32 sum.
-    logits = torch.full((1, 64 * 100), -17.4).half()
+    # A block of 64 equal terms, then 99 blocks too small to move an uncompensated fp64 sum.
+    logits = torch.full((1, 64 * 100), -36.9, dtype=torch.float64)
     logits[0, :64] = 0.0
     truth = exact.cross_entropy(logits, torch.tensor([0]))[0]
     return exact.max_ulps(_loss(logits, [0]), truth) <= 2
