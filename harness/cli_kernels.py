@@ -74,9 +74,8 @@ def tune_shapes(
 ) -> None:
     """Measure launch shapes on this machine's GPU and write the table that kernels look in."""
     from harness import inspection, tuning
-    from harness.device_time import require_gpu
 
-    require_gpu()  # before the catalog imports triton
+    tuning.require_gpu()  # before the catalog imports triton
     cases = inspection.chosen_cases(
         tuple(operations or ()),
         paths=tuple(path or ("triton",)),

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, Generic, Protocol, TypeVar
 
+from harness.errors import InputError
 from harness.inspection import Inspected
+from harness.timing.clock import Clock, Timer
 
 Candidate = TypeVar("Candidate")
 MARGIN = 0.02  # of the time: below it two candidates are equal
@@ -133,6 +135,31 @@ def _timed(
     return timed
 
 
+def require_gpu() -> None:
+    """Raise InputError, in words, where there is no GPU to time on."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError(
+            "launch shapes are chosen by measuring them, which needs a GPU, and torch sees none;"
+            " without one the built-in table applies; `stability inspect` shows what it compiles to"
+        )
+
+
+def seconds_on(clock: Clock) -> Callable[[Callable[[], object]], float]:
+    """A function that times a call once on a clock. Each call keeps its timer, which learns how
+    long the device has to wait for the host.
+    """
+    timers: dict[Callable[[], object], Timer] = {}
+
+    def seconds(call: Callable[[], object]) -> float:
+        if call not in timers:
+            timers[call] = clock.timer(lambda: None, call)
+        return timers[call].seconds()
+
+    return seconds
+
+
 def tune(
     cases: Sequence[Inspected],
     *,
@@ -149,27 +176,26 @@ def tune(
     import torch
 
     from harness.catalog import DEFAULT, load_catalog
-    from harness.device_time import require_gpu, timer
     from harness.environment import describe
-    from harness.errors import InputError
+    from harness.timing.bench import clock_for
 
     require_gpu()
     operations = load_catalog(catalog)
     shapes = getattr(sys.modules[catalog or DEFAULT], "launch_shapes", None)
     if shapes is None:
         raise InputError(f"the catalog {catalog!r} has no `launch_shapes` to tune")
-    seconds_of = timer()
     done: list[Tuned] = []
-    for asked in cases:
-        rows = max(min(asked.rows, MOST_ELEMENTS // asked.columns), 16)
-        case = replace(asked, rows=rows)
-        path = operations[case.operation].path(case.path)
-        for one in tune_calls(
-            _calls_on_gpu(operations[case.operation], path, case), case, shapes, seconds_of
-        ):
-            done.append(one)
-            tell(told(one))
-        torch.cuda.empty_cache()
+    with ExitStack() as stack:
+        clock = clock_for("cuda", stack)
+        for asked in cases:
+            rows = max(min(asked.rows, MOST_ELEMENTS // asked.columns), 16)
+            case = replace(asked, rows=rows)
+            operation = operations[case.operation]
+            calls = _calls_on_gpu(operation, operation.path(case.path), case)
+            for one in tune_calls(calls, case, shapes, seconds_on(clock)):
+                done.append(one)
+                tell(told(one))
+            torch.cuda.empty_cache()
     chosen = {one.question: one.choice.best for one in done if one.choice.best is not None}
     environment = describe("cuda")
     about = {"measured_on": environment["device"], "versions": environment["versions"]}

@@ -9,11 +9,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.inspection import Inspected
-from harness.tuning import MARGIN, choose, tune_calls
+from harness.tuning import MARGIN, choose, seconds_on, tune_calls
 from kernels import launch, launch_table
 from kernels.launch_table import DEFAULTS, USUAL, Entry, Shape
 from suites.catalog.shaping import LaunchShapes
@@ -242,6 +243,21 @@ def test_units_divide_rows() -> None:
 
 
 # --- the command ----------------------------------------------------------------------------------
+
+
+def test_a_call_keeps_its_timer() -> None:
+    """Tuning times on the clock of the speed suite, every call with one timer of its own."""
+    timed: list[object] = []
+
+    class Clock:
+        def timer(self, arrange: object, call: object) -> SimpleNamespace:
+            timed.append(call)
+            return SimpleNamespace(seconds=lambda: 2.0 + len(timed))
+
+    seconds = seconds_on(Clock())  # type: ignore[arg-type]
+    first, second = (lambda: None), (lambda: None)
+    assert [seconds(first), seconds(second), seconds(first)] == [3.0, 4.0, 4.0]
+    assert timed == [first, second]
 
 
 @pytest.mark.skipif(launch.torch.cuda.is_available(), reason="there is a GPU to tune on")
