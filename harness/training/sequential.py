@@ -1,0 +1,74 @@
+"""The runs of a declared workload, one after another."""
+
+import copy
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from harness.training.alone import Job, Losses, run_alone
+from harness.training.draws import initial_model, order
+from harness.training.evaluate import evaluate_model
+from harness.training.outcome import Conditions, Outcome
+from harness.training.precision import PRECISIONS
+from harness.training.setting import Lane, Setting
+from harness.training.workload import Workload, data_of
+
+
+def run_sequential(
+    workload: Workload,
+    setting: Setting,
+    lanes: Sequence[Lane],
+    steps: int,
+    *,
+    device: str,
+    dense: bool = False,
+) -> tuple[list[Outcome], Conditions]:
+    """Train every lane alone, as `run_lanes` trains them beside each other."""
+    started = time.perf_counter()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    precision = PRECISIONS[setting.precision]
+    data = data_of(workload)
+    inputs = data.train_inputs.to(device)
+    if inputs.is_floating_point():
+        inputs = inputs.to(precision.storage)
+    targets = data.train_targets.to(device)
+    outcomes = []
+    for lane in lanes:
+        model = initial_model(workload, setting, lane.seed).to(device, precision.storage)
+        initial, _ = evaluate_model(workload, copy.deepcopy(model))
+        job = _job(workload, setting, model, inputs, targets, steps, lane.seed)
+        trained = run_alone(job, setting, lane, precision, steps, device=device, dense=dense)
+        final, metric = evaluate_model(workload, copy.deepcopy(model))
+        outcomes.append(Outcome(lane, trained.notes, initial, final, metric))
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
+    per_epoch = max(1, len(inputs) // workload.batch_size)
+    seconds = time.perf_counter() - started
+    return outcomes, Conditions("alone", len(lanes), seconds, per_epoch, peak)
+
+
+def _job(
+    workload: Workload,
+    setting: Setting,
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    steps: int,
+    seed: int,
+) -> Job:
+    picked = order(len(inputs), workload.batch_size, steps, seed).to(inputs.device)
+    cost = workload.costs[setting.path]
+
+    def batch(number: int) -> tuple[Tensor, ...]:
+        return inputs[picked[number]], targets[picked[number]]
+
+    def loss(module: nn.Module, given: tuple[Tensor, ...]) -> Losses:
+        outputs, wanted = module(given[0]).flatten(0, -2), given[1].flatten()
+        return Losses(cost(outputs, wanted).mean(), outputs, wanted)
+
+    hooked = setting.normalization in workload.modules
+    return Job(
+        model, batch, loss, workload.prepare if hooked else None, workload.operation == "normalize"
+    )

@@ -1,0 +1,132 @@
+"""What would run: filters, rates, levels, and somebody's own model."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InputError
+from harness.magnitudes import parse_range
+from harness.plan import Filters
+from harness.training.declare import load_declared
+from harness.training.plan import rate_grid, training_plan
+from harness.training.precision import PRECISIONS
+from harness.training.sweep import sweep_curve
+from harness.verdict import Verdict
+from suites.selftest.conftest import Stability
+
+TOY = "suites.selftest.training_toy"
+
+
+def planned(**filters: object) -> list[str]:
+    """Ids of the curves that the toy suite would run."""
+    found = training_plan(load_declared(TOY), Filters(**filters), seed=0)  # type: ignore[arg-type]
+    return [item.id for item in found]
+
+
+def test_levels() -> None:
+    """--quick runs the quick slices, the default adds its own, --full the advice."""
+    assert len(planned(quick=True)) == 2
+    assert len(planned()) == 3
+    assert len(planned(full=True)) == 3 + 2 - 2  # the advice's curves are the clock's, more rates
+    whole = training_plan(load_declared(TOY), Filters(full=True), seed=0)
+    assert whole[0].rates == (0.1, 1.0, 300.0, 1000.0)
+    assert whole[0].slices == ("clock", "advice")
+    assert whole[0].seeds == (0, 1, 2)
+
+
+def test_filters() -> None:
+    """By path, precision and workload, exact or as globs; an unknown name lists the valid ones."""
+    assert planned(path=("naive",)) == ["toy/cross_entropy/naive/fp16/optimizer=sgd/steps=30"]
+    assert len(planned(precision=("fp*",))) == 2
+    assert len(planned(workload=("to*",))) == 3
+    for name in ("workload", "path", "precision", "dtype", "operation"):
+        with pytest.raises(InputError, match=f"unknown {name} 'nonsense'"):
+            planned(**{name: ("nonsense",)})
+    with pytest.raises(InputError, match="select nothing"):
+        planned(path=("naive",), precision=("tf32",))
+
+
+def test_rates_of_a_range() -> None:
+    """--lr replaces each grid, evenly on a logarithmic axis, both ends among them."""
+    assert rate_grid(parse_range("1e-3:1:1")) == [0.001, 0.01, 0.1, 1.0]
+    assert rate_grid(parse_range("0.1:1:2")) == [0.1, 0.316, 1.0]
+    assert rate_grid(parse_range("0.25")) == [0.25]
+    (item, *_) = training_plan(load_declared(TOY), Filters(rate=parse_range("0.1:10:1")), seed=0)
+    assert item.rates == (0.1, 1.0, 10.0)
+    with pytest.raises(InputError, match="positive"):
+        rate_grid(parse_range("0"))
+
+
+def test_what_cannot_be_had_is_recorded_with_its_reason() -> None:
+    """TF32 without a GPU: one record, unsupported."""
+    (item,) = training_plan(load_declared(TOY), Filters(precision=("tf32",)), seed=0)
+    assert PRECISIONS["tf32"].unsupported("cpu")
+    (record,) = sweep_curve(item, device="cpu")
+    assert record.verdict is Verdict.UNSUPPORTED
+    assert "NVIDIA" in record["reason"]
+
+
+def test_seeds_follow_the_run() -> None:
+    """--seed moves every seed, so that two runs can be independent."""
+    (item, *_) = training_plan(load_declared(TOY), Filters(), seed=10)
+    assert item.seeds == (10, 11)
+
+
+def test_the_suite_declares_what_it_can_run() -> None:
+    """Every declared setting names a path, precision and normalisation that its workload has."""
+    declared = load_declared()
+    items = training_plan(declared, Filters(full=True), seed=0)
+    for item in items:
+        workload = declared.workloads[item.setting.workload]
+        assert item.setting.path in workload.costs
+        assert item.setting.precision in PRECISIONS
+        assert item.setting.normalization in workload.normalizations
+    assert {item.setting.workload for item in items} == set(declared.workloads)
+    assert all(len(trial.rates) for advice in declared.advice for trial in advice.trials)
+    assert all(trial.seeds >= 5 for advice in declared.advice for trial in advice.trials)
+
+
+# --- somebody's own model -------------------------------------------------------------------------
+
+
+def test_own_model_is_swept() -> None:
+    """make(seed) by its name: the same records, a loss judged in fp64, in each precision."""
+    items = training_plan(
+        load_declared(TOY),
+        Filters(workload=(f"{TOY}:make",), precision=("fp32", "bf16"), rate=parse_range("0.1")),
+        seed=0,
+    )
+    assert [item.setting.precision for item in items] == ["bf16", "fp32"]
+    for item in items:
+        records = sweep_curve(item, device="cpu")
+        assert [record["seed"] for record in records] == [0, 1]
+        for record in records:
+            assert record.operation == "loss"
+            assert record["final_loss"] < record["initial_loss"]
+            assert record["history"]["loss"][0] is not None
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("make_raising", "raised KeyError: 'dataset'"),
+        ("make_without_parameters", "no parameters to train"),
+        ("make_with_rows", r"must be a floating scalar tensor, not shape \(20,\)"),
+        ("make_nothing", "returned dict; it must return"),
+        ("absent", "cannot import the workload"),
+    ],
+)
+def test_own_model_that_is_not_one(function: str, message: str) -> None:
+    """The error names what is expected, before anything is trained."""
+    with pytest.raises(InputError, match=message):
+        planned(workload=(f"{TOY}:{function}",))
+
+
+def test_the_command_says_so_in_one_sentence(stability: Stability, tmp_path: Path) -> None:
+    """Exit 4, and no run directory."""
+    out = tmp_path / "run"
+    done = stability("run", "training", "--workload", f"{TOY}:make_raising", "--out", out)
+    assert done.code == 4
+    assert done.err.count("\n") == 1
+    assert "KeyError" in done.err
+    assert not out.exists()
