@@ -1,0 +1,160 @@
+"""From evidence to a cause: what kind of mistake made this operation's output not finite."""
+
+from dataclasses import dataclass
+
+import torch
+
+from harness.diagnosis import cause_backward, cause_forward
+from harness.diagnosis.chain import Chain, first_input
+from harness.diagnosis.flow import Origin
+from harness.diagnosis.history import History
+from harness.diagnosis.numbers import absmax
+from harness.diagnosis.tape import plan_of
+
+# Growth over the steps before that counts as divergence rather than as a single bad step.
+GREW = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a cause is judged by."""
+
+    origin: Origin
+    chain: Chain  # the step's tape
+    history: History
+    model_inputs: list[torch.Tensor]
+    eps: float | None = None  # the optimiser's
+    in_clipping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The cause, and the operation to change where it is another than the one that was caught."""
+
+    cause: str
+    op: str
+    position: int | None = None  # of the forward operation in the tape
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """The cause of an origin."""
+    origin = evidence.origin
+    entry = origin.entry
+    fed = {
+        "data": "bad_data",
+        "target": "bad_target",
+        "parameter": "initialization",
+        "buffer": "poisoned_buffer",
+        "raw": "unknown",
+    }
+    if origin.kind in fed:
+        return Verdict(fed[origin.kind], origin.name, origin.position)
+    if entry is None:
+        return Verdict("unknown", origin.name, origin.position)
+    if origin.phase == "optimizer":
+        return Verdict(_optimizer(evidence), origin.name)
+    if evidence.in_clipping:
+        return Verdict("gradient_clipping", origin.name)
+    if origin.phase == "backward":
+        position = evidence.chain.forward_of(entry)
+        name = _forward_name(evidence, position)
+        cause = cause_backward.judge(evidence.origin, evidence.chain, position, name)
+    else:
+        position, name = origin.position, origin.name
+        cause = cause_forward.judge(evidence.origin, evidence.chain)
+    if cause == "overflow":
+        cause = _overflow(evidence, position)
+    return Verdict(cause, name, position)
+
+
+def _forward_name(evidence: Evidence, position: int | None) -> str:
+    entry = evidence.origin.entry
+    assert entry is not None
+    node = entry.node.name() if entry.node is not None else ""
+    if position is not None and node.endswith(tuple("0123456789")):
+        return evidence.chain.name(position)
+    # A Python autograd.Function keeps its own name; a node without its forward, torch's.
+    return str(node.rstrip("0123456789").removesuffix("Backward")) or evidence.origin.name
+
+
+def _optimizer(evidence: Evidence) -> str:
+    origin = evidence.origin
+    name = origin.name
+    smallest = min(
+        (each.absmin_nonzero for each in origin.inputs if each.absmin_nonzero), default=1.0
+    )
+    dtype = next((each.dtype for each in origin.inputs), "fp32")
+    if "addcdiv" in name or "div" in name or "adam" in name:
+        tiny = {"fp16": 2.0**-25, "bf16": 2.0**-134, "fp32": 2.0**-150}.get(dtype, 0.0)
+        if evidence.eps is not None and evidence.eps <= tiny:
+            return "epsilon_underflow"
+        if smallest == 1.0 and not origin.inputs:
+            return "optimizer_state"
+    grown = max(evidence.history.growth(each) for each in ("loss", "gradient_norm", "weight_norm"))
+    if grown > GREW and "addcmul" not in name:
+        return "divergence"
+    return "optimizer_state"
+
+
+def _overflow(evidence: Evidence, position: int | None) -> str:
+    """Whether numbers grew, came in too large, started too large, or meet a narrow dtype."""
+    history, origin = evidence.history, evidence.origin
+    if any(_outlier(each) for each in evidence.model_inputs):
+        return "bad_data"
+    earlier = [row["input"] for row in history.rows if "input" in row]
+    now = max((absmax(each) for each in evidence.model_inputs), default=0.0)
+    if len(earlier) >= 3 and now > 1e3 * max(sorted(earlier)[len(earlier) // 2], 1e-6):
+        return "bad_data"
+    growths = {name: history.growth(name) for name in ("loss", "weight_norm", "output")}
+    if origin.step >= 2 and (
+        growths["loss"] > GREW or growths["weight_norm"] > 10 or growths["output"] > GREW
+    ):
+        return "divergence"
+    if origin.step <= 2 and _started_too_large(evidence, position):
+        return "initialization"
+    if origin.step and (growths["loss"] > 10 or history.growth("gradient_norm") > GREW):
+        return "divergence"
+    return "overflow"
+
+
+def _outlier(tensor: torch.Tensor) -> bool:
+    """One entry thousands of times beyond the others."""
+    if not tensor.is_floating_point() or tensor.numel() < 8:
+        return False
+    sizes = tensor.detach().abs().float().flatten()
+    middle = float(sizes.median())
+    return float(sizes.max()) > 1e4 * max(middle, 1e-3)
+
+
+def _started_too_large(evidence: Evidence, position: int | None) -> bool:
+    """Weights far beyond what keeps the size of activations: 30 times 1/sqrt(fan in)."""
+    if position is None:
+        return False
+    positions = [position, *evidence.chain.ancestors(position, 12)]
+    for each in positions:
+        entry = evidence.chain.entries[each]
+        name = plan_of(entry.func).name
+        if name not in ("aten.mm", "aten.addmm", "aten.bmm", "aten.convolution", "aten.mv"):
+            continue
+        for tensor in entry.args:
+            weight = _parameter(evidence.chain, tensor, each)
+            if weight is not None and weight.dim() >= 2:
+                fan_in = max(weight[0].numel(), 1)
+                spread = float(weight.detach().float().pow(2).mean().sqrt())
+                if spread > 30 / fan_in**0.5:
+                    return True
+    return False
+
+
+def _parameter(chain: Chain, tensor: object, before: int) -> torch.Tensor | None:
+    """The parameter behind a tensor, looking through transposes and casts."""
+    for _ in range(6):
+        if not isinstance(tensor, torch.Tensor):
+            return None
+        if isinstance(tensor, torch.nn.Parameter) or (tensor.is_leaf and tensor.requires_grad):
+            return tensor
+        made = chain.maker(tensor, before)
+        if made is None:
+            return None
+        tensor, before = first_input(chain.entries[made]), made
+    return None

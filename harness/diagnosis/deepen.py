@@ -1,0 +1,71 @@
+"""Adds what a second run of the step can tell: replay, repetition, fixes, a reproduction."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from harness.diagnosis.cause import Evidence, Verdict
+from harness.diagnosis.finding import Finding
+from harness.diagnosis.fixes import try_fixes
+from harness.diagnosis.repeat import repeatable
+from harness.diagnosis.replay import Replay, Unavailable
+from harness.diagnosis.reproduce import save_reproduction
+
+if TYPE_CHECKING:
+    from harness.diagnosis.session import Session
+
+
+def deepen(
+    session: "Session",
+    finding: Finding,
+    verdict: Verdict,
+    evidence: Evidence,
+    *,
+    save: str | None = None,  # directory for a reproduction
+) -> Finding:
+    """The finding with everything that could be tried."""
+    notes = list(finding.notes)
+    if save is not None:
+        path, note = save_reproduction(Path(save), finding, verdict, evidence)
+        finding = replace(finding, reproduction=path)
+        notes += [note] if note else []
+    try:
+        replay = _replay(session, finding, evidence)
+    except Unavailable as reason:
+        notes.append(f"the step was not run again (repeatable, finite_in_fp64, fixes): {reason}")
+        return replace(finding, notes=tuple(notes))
+    word, reason_none = repeatable(replay, session.other_batch, session.first_weights)
+    if reason_none:
+        notes.append(reason_none)
+    in_fp64 = None
+    try:
+        in_fp64 = replay.run(dtype=torch.float64).finite
+    except Unavailable as reason:
+        notes.append(f"fp64: {reason}")
+    with torch.enable_grad():
+        fixes = try_fixes(finding.cause, verdict, evidence.chain, replay)
+    return replace(
+        finding,
+        repeatable=word,
+        finite_in_fp64=in_fp64,
+        fixes=fixes + finding.fixes,
+        notes=tuple(notes),
+    )
+
+
+def _replay(session: "Session", finding: Finding, evidence: Evidence) -> Replay:
+    if session.tape.dropped:
+        raise Unavailable("its tensors were too many to be kept")
+    if evidence.origin.step != session.step:
+        raise Unavailable("it was born in an earlier step")
+    if finding.phase == "optimizer":
+        raise Unavailable("the optimiser has already changed the weights")
+    if evidence.origin.kind == "raw":
+        raise Unavailable("part of it was computed by code that torch does not see")
+    replay = Replay(session.tape.entries, session.step_roots, session.random_state)
+    result = replay.run()
+    if result.finite:
+        raise Unavailable(f"run again, it is finite ({result.spell()})")
+    return replay

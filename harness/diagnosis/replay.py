@@ -1,0 +1,192 @@
+"""Runs the recorded step again, forward and backward: as it was, changed, or in another format.
+
+The forward operations of the tape are called again on copies of what they started from, with
+autograd on, so that their gradients are computed as a fresh step would compute them. Nothing of
+the training that was watched is touched.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harness.diagnosis.tape import FLOATS, Entry, plan_of, tensors_in
+
+Look = Callable[[Any], Any]  # the replayed counterpart of a recorded tensor
+Substitute = Callable[[Any, tuple[Any, ...], dict[str, Any], Look], Any]
+
+
+class Unavailable(Exception):
+    """The step cannot be run again; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a replayed step gave."""
+
+    loss: float  # may be NaN or infinite
+    bad_gradients: int  # entries of gradients that are not finite
+    gradient_norm: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether nothing that training uses went bad."""
+        return math.isfinite(self.loss) and self.bad_gradients == 0
+
+    def spell(self) -> str:
+        """In a few words."""
+        if not math.isfinite(self.loss):
+            return f"the loss is {self.loss}"
+        if self.bad_gradients:
+            return f"loss {self.loss:.6g}, but {self.bad_gradients} gradient entries are not finite"
+        return f"loss {self.loss:.6g}, gradient norm {self.gradient_norm:.4g}"
+
+
+class Replay:
+    """A step that can be run again."""
+
+    def __init__(
+        self,
+        entries: list[Entry],
+        roots: list[torch.Tensor],  # what backward was called on
+        random_state: torch.Tensor,  # of the CPU's generator when the tape began
+    ) -> None:
+        if not roots:
+            raise Unavailable("no loss of this step is known")
+        made = {id(each) for entry in entries for each in tensors_in(entry.out)}
+        if any(id(root) not in made for root in roots):
+            raise Unavailable("the loss was computed before this step's tape began")
+        if not any(root.requires_grad for root in roots):
+            raise Unavailable("the loss depends on no weight")
+        self.entries = entries
+        self.roots = roots
+        self._random_state = random_state
+        last = max(
+            position
+            for position, entry in enumerate(entries)
+            for each in tensors_in(entry.out)
+            if any(each is root for root in roots)
+        )
+        # What comes before the first operation on a weight is data being made ready, or weights
+        # being initialised: its results are taken as they are.
+        start = min(
+            position
+            for position, entry in enumerate(entries)
+            if any(each.requires_grad for each in tensors_in(entry.out))
+        )
+        self.forward = [
+            (position, entry)
+            for position, entry in enumerate(entries[: last + 1])
+            if entry.node is None and entry.phase == "forward" and position >= start
+        ]
+        self.leaves = self._find_leaves()
+
+    def _find_leaves(self) -> list[torch.Tensor]:
+        made: set[int] = set()
+        leaves: dict[int, torch.Tensor] = {}
+        for _, entry in self.forward:
+            for each in tensors_in((entry.args, entry.kwargs)):
+                if id(each) not in made:
+                    leaves.setdefault(id(each), each)
+            made |= {id(each) for each in tensors_in(entry.out)}
+        return list(leaves.values())
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """Leaves that gradients are wanted for."""
+        return [each for each in self.leaves if each.requires_grad]
+
+    @property
+    def data(self) -> list[torch.Tensor]:
+        """The other leaves: batches, targets, buffers, constants."""
+        return [each for each in self.leaves if not each.requires_grad]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the step draws random numbers."""
+        return any(
+            torch.Tag.nondeterministic_seeded in entry.func.tags for _, entry in self.forward
+        )
+
+    def run(
+        self,
+        substitutes: Mapping[int, Substitute] | None = None,  # by position in the tape
+        *,
+        dtype: torch.dtype | None = None,  # compute the whole step in it
+        leaves: Mapping[int, torch.Tensor] | None = None,  # by id, in place of recorded ones
+        seed: int | None = None,  # other random numbers
+    ) -> Result:
+        """Run the step. Raises Unavailable where an operation refuses."""
+        substitutes = substitutes or {}
+        leaves = leaves or {}
+        environment: dict[int, Any] = {}
+        for each in self.leaves:
+            fresh = leaves.get(id(each), each).detach().clone()
+            if dtype is not None and fresh.dtype in FLOATS:
+                fresh = fresh.to(dtype)
+            environment[id(each)] = fresh.requires_grad_(each.requires_grad)
+        wanted = [environment[id(each)] for each in self.parameters]
+
+        def look(tensor: Any) -> Any:
+            return environment.get(id(tensor), tensor)
+
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            if seed is None:
+                torch.set_rng_state(self._random_state)
+            else:
+                torch.manual_seed(seed)
+            try:
+                self._forward(substitutes, environment, look, dtype)
+                loss = sum(look(root).double().sum() for root in self.roots)
+                gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+            except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+                line = (str(error).splitlines() or [type(error).__name__])[0]
+                raise Unavailable(f"the step cannot be run so: {line}") from None
+        found = [each.detach().double() for each in gradients if each is not None]
+        bad = sum(int((~each.isfinite()).sum()) for each in found)
+        norm = math.sqrt(sum(float(each.pow(2).sum()) for each in found)) if not bad else math.nan
+        return Result(float(loss.detach()), bad, norm)
+
+    def _forward(
+        self,
+        substitutes: Mapping[int, Substitute],
+        environment: dict[int, Any],
+        look: Look,
+        dtype: torch.dtype | None,
+    ) -> None:
+        for position, entry in self.forward:
+            args = _mapped(entry.args, look, dtype)
+            kwargs = _mapped(entry.kwargs, look, dtype)
+            substitute = substitutes.get(position)
+            with torch.set_grad_enabled(entry.grad_enabled):
+                if substitute is not None:
+                    out = substitute(entry.func, args, kwargs, look)
+                elif kwargs.get("generator") is not None:
+                    out = entry.out.detach().clone()
+                elif dtype is not None and plan_of(entry.func).name in _HALF_TO_FLOAT:
+                    out = entry.func(args[0], args[1], False)
+                else:
+                    out = entry.func(*args, **kwargs)
+            made = not any(True for _ in tensors_in((args, kwargs)))  # from nothing
+            if dtype is not None and made and getattr(out, "dtype", None) in FLOATS:
+                out = out.to(dtype)  # it has the default dtype
+            for before, now in zip(tensors_in(entry.out), tensors_in(out), strict=False):
+                environment[id(before)] = now
+
+
+_HALF_TO_FLOAT = ("aten._softmax", "aten._log_softmax")
+
+
+def _mapped(value: Any, look: Look, dtype: torch.dtype | None) -> Any:
+    if isinstance(value, torch.Tensor):
+        return look(value)
+    if isinstance(value, (list, tuple)):
+        mapped = [_mapped(each, look, dtype) for each in value]
+        return tuple(mapped) if isinstance(value, tuple) else mapped
+    if isinstance(value, dict):
+        return {key: _mapped(each, look, dtype) for key, each in value.items()}
+    if dtype is not None and isinstance(value, torch.dtype) and value in FLOATS:
+        return dtype
+    return value

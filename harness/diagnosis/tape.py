@@ -1,0 +1,242 @@
+"""The tape of the current step: every operation torch runs, with what is needed to judge it later.
+
+An entry keeps references, computes nothing and never waits for the device, so that the mode can
+stay on from the first step to the last. Outputs are looked at in batches (`flow`), before an
+optimiser overwrites what they were computed from.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.diagnosis.frames import Where, user_frame
+
+# Bytes of outputs that the tape may keep alive. A step that needs more is judged piece by piece,
+# and cannot be replayed: its tensors are let go.
+KEEP_BYTES = 1 << 30
+PIECE_BYTES = 128 << 20
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_sequence = torch._C._autograd._get_sequence_nr
+_IS_FLOAT = dict.fromkeys(FLOATS, True)
+
+
+class Entry(NamedTuple):
+    """One operation as it ran. A tuple, since thousands are made a second."""
+
+    func: Any  # the OpOverload
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any
+    where: Where  # code object and instruction of the user's line
+    module: Any  # innermost module whose forward was running, or None
+    sequence: int  # forward: torch's sequence number, one above that of the node it made
+    node: Any  # backward: the autograd node that ran it; None in forward
+    phase: str  # "forward", "backward", "optimizer"
+    grad_enabled: bool
+
+
+class Plan(NamedTuple):
+    """What is known about an operation before it runs."""
+
+    name: str  # "aten.log"
+    check: bool  # can make a value that is not finite
+    writes: tuple[int, ...]  # positions of arguments it overwrites
+
+
+# They move or describe what is there, or hand out memory that nobody has written yet.
+_UNCHECKED = frozenset(
+    [
+        "aten.empty",
+        "aten.empty_like",
+        "aten.empty_strided",
+        "aten.new_empty",
+        "aten.new_empty_strided",
+        "aten.lift_fresh",
+        "aten.alias",
+        "aten.detach",
+        "aten.detach_",
+        "aten._local_scalar_dense",
+        "aten.equal",
+        "aten.resize_",
+        "aten.set_",
+        "aten.requires_grad_",
+        "aten.zeros",
+        "aten.zeros_like",
+        "aten.new_zeros",
+        "aten.zero_",
+        "aten.ones",
+        "aten.ones_like",
+        "aten.new_ones",
+        "aten.rand",
+        "aten.randn",
+        "aten.randint",
+        "aten.randperm",
+        "aten.arange",
+        "aten.uniform_",
+        "aten.normal_",
+        "aten.bernoulli_",
+        "aten.is_pinned",
+    ]
+)
+_PLANS: dict[Any, Plan] = {}
+
+
+def plan_of(func: Any) -> Plan:
+    """What is known about an operation, from its schema; kept, since it is asked each time."""
+    plan = _PLANS.get(func)
+    if plan is None:
+        namespace, _, name = func._schema.name.partition("::")
+        full = f"{namespace}.{name}"
+        writes = tuple(
+            position
+            for position, argument in enumerate(func._schema.arguments)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        )
+        if "batch_norm" in name and "backward" not in name and not writes:
+            writes = (3, 4)  # the running statistics, which these schemas do not own up to
+        check = full not in _UNCHECKED and not (not writes and getattr(func, "is_view", False))
+        plan = _PLANS[func] = Plan(full, check, writes)
+    return plan
+
+
+class Tape(TorchDispatchMode):
+    """Records every operation of the step under way."""
+
+    def __init__(
+        self,
+        full: Callable[[], None],  # called when a piece is large enough to be judged
+        failed: Callable[[Exception], None],  # told of errors made in recording
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch annotates neither this nor below
+        self.entries: list[Entry] = []
+        self.judged = 0  # entries already looked at
+        self.dropped = False  # the step was too large to be kept whole
+        self.paused = False
+        self.modules: list[Any] = []  # whose forward is running, outermost first
+        self.backward = 0  # depth of backward passes under way
+        self.optimizer = 0  # depth of optimiser steps under way
+        self._bytes = 0
+        self._full = full
+        self._failed = failed
+        self.recording = False  # inside an operation of the script
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Else every operation goes through a wrapper that keeps the compiler out. It is out
+        # already: scripts run with TORCHDYNAMO_DISABLE=1, and replays call torch's operations
+        # themselves.
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **kwargs) if kwargs else func(*args)
+        if self.paused:
+            return out
+        self.recording = True
+        try:
+            self._record(func, args, kwargs, out, sys._getframe(1))
+        except Exception as error:  # noqa: BLE001  # the operation itself has succeeded
+            self._failed(error)
+        self.recording = False
+        return out
+
+    def _record(self, func: Any, args: Any, kwargs: Any, out: Any, frame: Any) -> None:
+        node = None
+        if self.backward:
+            node = torch._C._current_autograd_node()
+        phase = "optimizer" if self.optimizer else "backward" if node is not None else "forward"
+        self.entries.append(
+            Entry(
+                func,
+                args,
+                kwargs or {},
+                out,
+                user_frame(frame),
+                self.modules[-1] if self.modules else None,
+                _sequence() if node is None else -1,
+                node,
+                phase,
+                torch.is_grad_enabled(),
+            )
+        )
+        if type(out) is torch.Tensor:
+            self._bytes += _bytes(out) + 4096  # many small ones are many, too
+            if self._bytes > PIECE_BYTES:
+                self._piece()
+
+    def _piece(self) -> None:
+        self._bytes = 0
+        self._full()
+        kept = sum(
+            _bytes(entry.out) for entry in self.entries if isinstance(entry.out, torch.Tensor)
+        )
+        if kept > KEEP_BYTES:
+            self.entries = [_light(entry) for entry in self.entries]
+            self.dropped = True
+
+    def on(self) -> None:
+        """Record from here."""
+        self.__enter__()  # type: ignore[no-untyped-call]
+
+    def off(self) -> None:
+        """Record no more."""
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def clear(self) -> None:
+        """Forget the step."""
+        self.entries = []
+        self.judged = 0
+        self.dropped = False
+        self._bytes = 0
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()  # nbytes refuses sparse tensors
+
+
+def _light(entry: Entry) -> Entry:
+    """The entry without its tensors: what backward needs to name its forward line."""
+    return entry._replace(args=(), kwargs={}, out=None)
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in arguments or results, nested lists included."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from tensors_in(each)
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from tensors_in(each)
+
+
+def is_checked(tensor: Any) -> bool:
+    """Whether a tensor has floating-point entries to look at."""
+    return (
+        tensor.dtype in _IS_FLOAT
+        and tensor.layout is torch.strided
+        and tensor.device.type != "meta"
+        and tensor.numel() > 0
+    )
+
+
+def outputs_of(entry: Entry) -> list[torch.Tensor]:
+    """The floating-point tensors that an operation made or overwrote."""
+    found = [each for each in tensors_in(entry.out) if is_checked(each)]
+    for position in plan_of(entry.func).writes:
+        if position < len(entry.args):
+            for each in tensors_in(entry.args[position]):
+                if is_checked(each) and all(each is not other for other in found):
+                    found.append(each)
+    return found
+
+
+def inputs_of(entry: Entry) -> list[torch.Tensor]:
+    """The floating-point tensors that an operation read, in the order of its arguments."""
+    return [each for each in tensors_in((entry.args, entry.kwargs)) if is_checked(each)]

@@ -1,0 +1,356 @@
+"""`harness.watch`: a cheap look at every step, and a strict second run of the one that fails.
+
+Every step costs one sum per gradient and one synchronisation, before the optimiser moves. Only when
+something is not finite is the step run again under the tape, with the random state it began with.
+"""
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+
+from harness.diagnosis.deepen import deepen
+from harness.diagnosis.finding import Diagnosis, Finding, outcome_of
+from harness.diagnosis.findings import advice, explain, spell
+from harness.diagnosis.frames import user_frame
+from harness.diagnosis.history import History
+from harness.diagnosis.numbers import is_finite, range_of
+from harness.diagnosis.render import of_finding
+from harness.diagnosis.session import OWN_FAILURE, SKIPS, Session
+from harness.diagnosis.steps import Wrapped, listen
+
+_Result = TypeVar("_Result")
+
+# Steps between full norms for the history, and between looks at the parameters themselves.
+_SAMPLE = 16
+
+
+class _Abort(BaseException):
+    """Ends the second run of a step where its optimiser would move."""
+
+
+class Watch:
+    """Finds the first value that is not finite. Use `harness.watch(...)` as a context manager.
+
+    `step(function, *args)` runs one training step so that it can be run again; in a plain loop the
+    model's forward and backward pass are run again instead.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizer: Any = None,  # or several; None: any optimiser that moves
+        *,
+        save: str | None = None,  # directory for a reproduction
+        on_finding: Callable[[Finding], None] | None = None,  # default: print the report
+    ) -> None:
+        self.model = model
+        self.findings: list[Finding] = []
+        self.steps = 0
+        self.history = History()
+        self._optimizers = None if optimizer is None else [id(each) for each in _as_list(optimizer)]
+        self._save = save
+        self._on_finding = on_finding or _print
+        self._wrapped: Wrapped | None = None
+        self._handle: Any = None
+        self._losses: list[torch.Tensor] = []
+        self._unscaled: torch.Tensor | None = None
+        self._skips = 0
+        self._busy = False
+        self._moving: Any = None  # the optimiser whose step is looked at
+        self._redo: Callable[[], Any] | None = None
+        self._inputs: tuple[Any, dict[str, Any]] | None = None
+        self._output: Any = None
+        self._output_gradient: torch.Tensor | None = None
+        self._random: Any = None
+        self._base = os.getcwd()
+
+    def __enter__(self) -> "Watch":
+        self._wrapped = listen(self, module_hooks=False, failed=self._failed)
+        self._handle = (
+            self.model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
+            self.model.register_forward_hook(self._after_forward),
+        )
+        where = user_frame(sys._getframe(1))
+        if where.code is not None:
+            self._base = os.path.dirname(os.path.abspath(where.code.co_filename))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._detach()
+
+    def _failed(self, error: Exception) -> None:
+        """An error of the watch itself: say so once, and leave the training alone."""
+        self._detach()
+        print(f"stability: {OWN_FAILURE}: {type(error).__name__}: {error}", file=sys.stderr)
+
+    def _detach(self) -> None:
+        if self._wrapped is not None:
+            self._wrapped.undo()
+            self._wrapped = None
+            for each in self._handle:
+                each.remove()
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What has been found."""
+        found = tuple(self.findings)
+        return Diagnosis(outcome_of(found), found, self.steps)
+
+    def step(self, function: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
+        """Run one training step: forward, backward and the optimiser's step, all in `function`.
+
+        If it goes bad it is run a second time up to its optimiser; it should read its batch from
+        its arguments and have no other effects before that.
+        """
+        if self._wrapped is None:
+            return function(*args, **kwargs)
+        self._random = _random_state()
+        buffers = list(self.model.buffers())
+        before = [each.detach().clone() for each in buffers]
+
+        def redo() -> None:
+            with torch.no_grad():
+                for buffer, value in zip(buffers, before, strict=True):
+                    buffer.copy_(value)
+            function(*args, **kwargs)
+
+        self._redo = redo
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self._redo = None
+
+    def check(self, loss: torch.Tensor) -> bool:
+        """Whether a loss is finite; if not, diagnose. For loops that skip bad steps."""
+        if is_finite(loss):
+            return True
+        self._losses = [loss]
+        self._diagnose()
+        return False
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def _before_forward(self, module: Any, args: Any, kwargs: Any) -> None:
+        if not self._busy and torch.is_grad_enabled():
+            self._inputs = (args, kwargs)
+            if self._redo is None:
+                self._random = _random_state()
+            self._output_gradient = None
+
+    def _after_forward(self, module: Any, args: Any, output: Any) -> None:
+        if not self._busy and isinstance(output, torch.Tensor) and output.requires_grad:
+            self._output = output.detach()
+            if self._redo is None:
+                output.register_hook(self._keep_gradient)
+
+    def _keep_gradient(self, gradient: torch.Tensor) -> None:
+        self._output_gradient = gradient
+
+    def before_backward(self, roots: list[torch.Tensor]) -> None:
+        if not self._busy:
+            self._losses += [each.detach() for each in roots]
+
+    def after_backward(self, roots: list[torch.Tensor]) -> None: ...
+
+    def before_step(self, optimizer: Any) -> None:
+        if self._busy:
+            raise _Abort
+        if self._optimizers is not None and id(optimizer) not in self._optimizers:
+            return
+        self._moving = optimizer
+        parameters = [
+            each
+            for group in optimizer.param_groups
+            for each in group["params"]
+            if each.grad is not None and each.grad.layout is torch.strided
+        ]
+        losses = [self._unscaled] if self._unscaled is not None else self._losses
+        with torch.no_grad():
+            sums = [each.sum() for each in losses if each is not None]
+            sums += [each.grad.sum() for each in parameters]
+            sampled = self.steps % _SAMPLE == 0
+            if sampled:
+                sums += [each.sum() for each in parameters]
+            if sums:
+                total = float(torch.stack([each.to(sums[0]) for each in sums]).sum())
+                if not math.isfinite(total) and self._truly_bad(losses, parameters):
+                    self._diagnose()
+                    return
+            if sampled and self._wrapped is not None:
+                rate = float(optimizer.param_groups[0]["lr"])
+                watched = {"output": self._output}
+                self.history.add(
+                    self.steps,
+                    [each for each in losses if each is not None],
+                    parameters,
+                    watched,
+                    {"rate": rate},
+                )
+
+    def after_step(self, optimizer: Any) -> None:
+        if self._optimizers is None or id(optimizer) == self._optimizers[0]:
+            self.steps += 1
+        self._losses, self._unscaled = [], None
+
+    def optimizer_made(self, optimizer: Any) -> None: ...
+
+    def scaled(self, scaler: Any, loss: Any) -> None:
+        if isinstance(loss, torch.Tensor) and not self._busy:
+            self._unscaled = loss.detach()
+
+    def unscaled_by(self, scaler: Any, optimizer: Any) -> None: ...
+
+    def scaler_stepped(self, scaler: Any, optimizer: Any, ran: bool) -> None:
+        if self._busy:
+            raise _Abort
+        if ran:
+            self._skips = 0
+            return
+        self._moving = optimizer
+        self._skips += 1
+        bad_loss = self._unscaled is not None and not is_finite(self._unscaled)
+        if bad_loss:
+            self._diagnose()
+        elif self._skips >= SKIPS or scaler.get_scale() < 1:
+            self._diagnose(cause="loss_scale_collapse")
+        self.steps += 1
+        self._losses, self._unscaled = [], None
+
+    def scaler_updated(self, scaler: Any, before: float, after: float) -> None: ...
+    def clipped(self, parameters: list[torch.Tensor], norm: torch.Tensor) -> None: ...
+    def entered(self, module: Any, inputs: Any) -> None: ...
+    def left(self, module: Any, inputs: Any, output: Any) -> None: ...
+
+    # -- the second run ----------------------------------------------------------------------------
+
+    def _truly_bad(self, losses: list[Any], parameters: list[Any]) -> bool:
+        """Sums of finite numbers may overflow; this looks at the numbers."""
+        tensors = [*losses, *(each.grad for each in parameters), *parameters]
+        return any(each is not None and not is_finite(each) for each in tensors)
+
+    def _diagnose(self, cause: str | None = None) -> None:
+        if self._wrapped is None or self._busy:
+            return
+        self._busy = True
+        parameters = list(self.model.parameters())
+        kept = [None if each.grad is None else each.grad.detach().clone() for each in parameters]
+        for each in parameters:
+            each.grad = None
+        now = _random_state()
+        session = Session(base=self._base, deepen=lambda *known: deepen(*known, save=self._save))
+        session.history = self.history
+        session.strict = True
+        session.start()
+        if self._moving is not None:
+            session.optimizers = {id(self._moving): self._moving}
+            session.attempts = {id(self._moving): self.steps}
+        session.roots = [self.model]
+        try:
+            with torch.enable_grad():
+                _restore(self._random)
+                session.random_state = torch.get_rng_state()
+                with contextlib.suppress(_Abort), _uncompiled():
+                    if self._redo is not None:
+                        self._redo()
+                    elif self._inputs is not None:
+                        self._again()
+            session.finish(failed=True)
+        finally:
+            session.stop()
+            _restore(now)
+            for parameter, gradient in zip(parameters, kept, strict=True):
+                parameter.grad = gradient
+            self._busy = False
+        finding = next((each for each in session.findings if each.kind == "nonfinite"), None)
+        finding = finding or self._outside()
+        if cause is not None:
+            finding = replace(
+                finding,
+                cause=cause,
+                explanation=explain(
+                    cause, finding.op, finding.inputs, f"below 1 in {self._skips} skips"
+                ),
+            )
+        finding = replace(finding, step=self.steps)
+        self.findings.append(finding)
+        self._detach()
+        self._on_finding(finding)
+
+    def _again(self) -> None:
+        """The model's own forward and backward pass."""
+        assert self._inputs is not None
+        args, kwargs = self._inputs
+        output = self.model(*args, **kwargs)
+        if isinstance(output, torch.Tensor) and output.requires_grad:
+            gradient = self._output_gradient
+            if gradient is None or not is_finite(gradient):
+                gradient = torch.ones_like(output)
+            torch.autograd.backward(output, gradient)
+
+    def _outside(self) -> Finding:
+        """The model is sound at this step: it happened in the loss, between model and backward."""
+        inputs = (range_of(self._output),) if isinstance(self._output, torch.Tensor) else ()
+        losses = [self._unscaled] if self._unscaled is not None else self._losses
+        bad = [each for each in losses if each is not None and not is_finite(each)]
+        value = "nan" if any(bool(each.isnan().any()) for each in bad) else "inf"
+        return Finding(
+            kind="nonfinite",
+            step=self.steps,
+            phase="forward" if bad else "backward",
+            op="loss",
+            module=None,
+            location=None,
+            value=value,
+            cause="unknown",
+            explanation=explain("unknown", "The loss function", inputs, spell(inputs)),
+            inputs=inputs,
+            history=self.history.columns(),
+            fixes=advice("unknown"),
+            notes=(
+                "the model, run again on this batch, is finite: the fault lies in the code between "
+                "the model's output and backward(), which only Watch.step can run again",
+            ),
+        )
+
+
+def _uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Compiled functions as they are written, where the compiler is in use at all."""
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    eager: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return eager
+
+
+def _as_list(optimizer: Any) -> list[Any]:
+    return list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+
+
+def _random_state() -> Any:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    return torch.get_rng_state(), cuda
+
+
+def _restore(state: Any) -> None:
+    if state is not None:
+        torch.set_rng_state(state[0])
+        if state[1] is not None:
+            torch.cuda.set_rng_state_all(state[1])
+
+
+def _print(finding: Finding) -> None:
+    print("\n".join(of_finding(finding)), file=sys.stderr, flush=True)
+
+
+watch = Watch
