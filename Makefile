@@ -21,12 +21,13 @@ python := .venv/bin/python
 # Two processes where the kernels run in the interpreter; one GPU is not shared.
 PARALLEL = $(if $(wildcard /dev/nvidia0),,-n 2 --dist worksteal)
 
-.PHONY: help venv sweep test test-full check format clean preflight
+.PHONY: help venv sweep gpu test test-full check format clean preflight
 .DEFAULT_GOAL := help
 
 help:
 	@cat <<'end'
 	make sweep       install into .venv, run the default sweep, print its table, write results/<run>/
+	make gpu         on a GPU: conformance, stability, speed and training, their tables last; ends within nine minutes
 	make test        install what tests need, run a sample of every suite (at most ten minutes on two cores)
 	make test-full   run everything, for nightly runs
 	make check       formatting, lint and types
@@ -43,6 +44,10 @@ help:
 # `-m harness` rather than .venv/bin/stability: it also works after the checkout has moved.
 sweep: .venv/core.stamp
 	@$(python) -m harness run $(ARGS)
+
+# Needs a CUDA device; each suite writes a run directory of its own as it goes.
+gpu: .venv/dev.stamp
+	@$(python) -m harness run --profile gpu $(ARGS)
 
 test: .venv/dev.stamp
 	@rm -rf results/test

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.api import assert_stable, frontier
+    from harness.diagnosis.watch import watch
     from harness.errors import InputError
     from harness.operation import Claim, Expected, Operation, Path, Regime
     from harness.search import Frontier
@@ -29,6 +30,7 @@ __all__ = [
     "assert_stable",
     "frontier",
     "load",
+    "watch",
 ]
 
 _HOMES = {
@@ -44,6 +46,7 @@ _HOMES = {
     "Run": "harness.store",
     "load": "harness.store",
     "Verdict": "harness.verdict",
+    "watch": "harness.diagnosis.watch",
 }
 
 

@@ -4,29 +4,19 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from harness.cli_compare import baseline_commands, compare
+from harness.cli_diagnose import diagnose
 from harness.cli_kernels import inspect_kernels, tune_shapes
-from harness.cli_options import (
-    CatalogName,
-    Device,
-    Exit,
-    Magnitude,
-    Names,
-    PassNames,
-    Quick,
-    Seed,
-    Shard,
-)
+from harness.cli_options import CatalogName, Exit, Seed
+from harness.cli_report import report_runs
+from harness.cli_run import list_cases, run
+from harness.cli_table import table
 from harness.errors import InputError
-
-if TYPE_CHECKING:
-    from harness.plan import Item
-    from harness.request import Request
 
 app = typer.Typer(
     name="stability",
@@ -42,143 +32,10 @@ app = typer.Typer(
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 
-# pytest's codes: ok, tests failed, interrupted, internal error, usage error, no tests collected.
-_FROM_PYTEST = {
-    0: Exit.OK,
-    1: Exit.BROKEN,
-    2: Exit.INCOMPLETE,
-    3: Exit.INCOMPLETE,
-    4: Exit.USAGE,
-    5: Exit.USAGE,
-}
-
-
-class TableFormat(StrEnum):
-    """Forms of the table."""
-
-    text = "text"
-    markdown = "markdown"
-    csv = "csv"
-    json = "json"
-
-
-class CompareFormat(StrEnum):
-    """Forms of the comparison."""
-
-    text = "text"
-    markdown = "markdown"
-    json = "json"
-
-
-@app.command()
-def run(
-    suites: Annotated[list[str] | None, typer.Argument(metavar="[SUITE]...")] = None,
-    operation: Names = None,
-    path: Names = None,
-    dtype: Names = None,
-    regime: Names = None,
-    pass_: PassNames = None,
-    magnitude: Magnitude = None,
-    quick: Quick = False,
-    seed: Annotated[int | None, typer.Option(help="seed of all draws; default: 0")] = None,
-    device: Device = None,
-    catalog: CatalogName = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="new run directory")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="complete the run in --out")] = False,
-    shard: Shard = None,
-    jobs: Annotated[
-        int | None, typer.Option(help="processes in the interpreter; default: one a core, to 8")
-    ] = None,
-) -> None:
-    """Run suites (default: stability), print the table, write a run directory."""
-    from harness.request import Request, resumed
-    from harness.run import run_suites
-
-    request = Request(
-        operation=tuple(operation or ()),
-        path=tuple(path or ()),
-        dtype=tuple(dtype or ()),
-        regime=tuple(regime or ()),
-        pass_=tuple(pass_ or ()),
-        magnitude=magnitude,
-        quick=quick,
-        seed=seed,
-        catalog=catalog,
-        shard=shard,
-    )
-    if resume and out is not None and (out / "run.json").exists():
-        request = resumed(request, out)
-    _plan(request, device)  # fail before anything starts
-    code, directory = run_suites(
-        suites or ["stability"], request, out=out, device=device, resume=resume, jobs=jobs
-    )
-    if (directory / "run.json").exists():
-        _print_table(directory, TableFormat.text, by_regime=False)
-        print(f"\nrun: {_shown(directory)}")
-    raise typer.Exit(_FROM_PYTEST.get(code, Exit.INCOMPLETE))
-
-
-@app.command("list")
-def list_cases(
-    operation: Names = None,
-    path: Names = None,
-    dtype: Names = None,
-    regime: Names = None,
-    pass_: PassNames = None,
-    magnitude: Magnitude = None,
-    quick: Quick = False,
-    device: Device = None,
-    catalog: CatalogName = None,
-    shard: Shard = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON document")] = False,
-) -> None:
-    """Show what would run: one case id a line. Refining frontiers adds to these."""
-    from harness.request import Request
-
-    request = Request(
-        operation=tuple(operation or ()),
-        path=tuple(path or ()),
-        dtype=tuple(dtype or ()),
-        regime=tuple(regime or ()),
-        pass_=tuple(pass_ or ()),
-        magnitude=magnitude,
-        quick=quick,
-        catalog=catalog,
-        shard=shard,
-    )
-    items = _plan(request, device)
-    ids = [case.id for item in items for case in item.cases()]
-    if as_json:
-        print(json.dumps({"schema": 1, "items": len(items), "cases": ids}, indent=1))
-        return
-    for each in ids:
-        print(each)
-    print(f"{len(items)} items, {len(ids)} cases", file=sys.stderr)
-
-
-@app.command()
-def table(
-    run_directory: Annotated[Path, typer.Argument(metavar="RUN")],
-    form: Annotated[TableFormat, typer.Option("--format")] = TableFormat.text,
-    by_regime: Annotated[
-        bool, typer.Option("--by-regime", help="one block a regime, as csv and json always have")
-    ] = False,
-    cases: Annotated[
-        bool, typer.Option("--cases", help="instead, every case that is not right, one by one")
-    ] = False,
-) -> None:
-    """Print a run as a table."""
-    if cases and form is not TableFormat.text:
-        raise InputError("--cases is text alone; for programs there is the run's records.jsonl")
-    if not cases:
-        _print_table(run_directory, form, by_regime=by_regime)
-        return
-    from rich.console import Console
-
-    from harness.render_text import print_cases
-    from harness.store import load
-
-    print_cases(Console(), load(run_directory))
+# In the order in which `stability --help` lists them.
+app.command()(run)
+app.command("list")(list_cases)
+app.command()(table)
 
 
 @app.command()
@@ -235,32 +92,6 @@ def frontier(
 
 
 @app.command()
-def compare(
-    base: Annotated[Path, typer.Argument(metavar="BASE")],
-    new: Annotated[Path, typer.Argument(metavar="NEW")],
-    form: Annotated[CompareFormat, typer.Option("--format")] = CompareFormat.text,
-    any_device: Annotated[
-        bool, typer.Option("--any-device", help="even from different devices or seeds")
-    ] = False,
-) -> None:
-    """Compare two runs case by case; a verdict that got worse is a regression."""
-    from harness import compare as comparing
-    from harness.store import load
-
-    newer = load(new)
-    comparison = comparing.compare_runs(load(base), newer, any_device=any_device)
-    if form is CompareFormat.json:
-        print(json.dumps(comparing.to_plain(comparison), indent=1, allow_nan=False))
-    else:
-        print(comparing.to_text(comparison, markdown=form is CompareFormat.markdown), end="")
-    if comparison.regressions:
-        raise typer.Exit(Exit.BROKEN)
-    if not newer.complete:
-        print(f"stability: {new} is not complete; no regression so far", file=sys.stderr)
-        raise typer.Exit(Exit.INCOMPLETE)
-
-
-@app.command()
 def atlas(
     run_directory: Annotated[Path, typer.Argument(metavar="RUN")],
     out: Annotated[
@@ -274,10 +105,36 @@ def atlas(
     from harness.render_atlas import atlas_markdown
     from harness.store import load
 
+    text = atlas_markdown(load(run_directory), Path.cwd() if str(out) == "-" else out.parent)
+    _write_page(text, out, check=check, command=f"stability atlas {run_directory}")
+
+
+@app.command()
+def advice(
+    run_directory: Annotated[Path, typer.Argument(metavar="RUN")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="- for standard output")
+    ] = Path("results/ADVICE.md"),
+    check: Annotated[
+        bool, typer.Option("--check", help="write nothing; exit 1 if FILE would change")
+    ] = False,
+) -> None:
+    """Write what came of each piece of advice, from a run of the training suite."""
+    from harness.store import load
+    from harness.training.advice_page import advice_markdown
+    from harness.training.declare import load_declared
+
+    loaded, declared = load(run_directory), load_declared()
+    folder = Path.cwd() if str(out) == "-" else out.parent
+    text = advice_markdown(loaded, declared.advice, folder)
+    _write_page(text, out, check=check, command=f"stability advice {run_directory}")
+
+
+def _write_page(text: str, out: Path, *, check: bool, command: str) -> None:
+    """Write a generated page, or with `check` exit with 1 if it is not what the file holds."""
     if str(out) == "-":
-        print(atlas_markdown(load(run_directory), Path.cwd()), end="")
+        print(text, end="")
         return
-    text = atlas_markdown(load(run_directory), out.parent)
     try:
         # As bytes, so that other line endings count as a change.
         same = out.exists() and out.read_bytes() == text.encode()
@@ -287,49 +144,16 @@ def atlas(
     except OSError as error:
         raise InputError(f"cannot read or write {out}: {error.strerror or error}") from None
     if check and not same:
-        print(f"stability: {out} is out of date: stability atlas {run_directory}", file=sys.stderr)
+        print(f"stability: {out} is out of date: {command}", file=sys.stderr)
         raise typer.Exit(Exit.BROKEN)
 
 
+app.command("compare")(compare)
+app.add_typer(baseline_commands, name="baseline")
 app.command("inspect")(inspect_kernels)
 app.command("tune")(tune_shapes)
-
-
-def _plan(request: "Request", device: str | None) -> list["Item"]:
-    from harness.catalog import load_catalog
-    from harness.environment import choose_device
-    from harness.plan import plan
-
-    filters = request.filters()
-    choose_device(device)  # before the catalog imports triton
-    return plan(load_catalog(request.catalog), filters)
-
-
-def _print_table(directory: Path, form: TableFormat, *, by_regime: bool) -> None:
-    from rich.console import Console
-
-    from harness.render import rows_for, to_csv, to_json, to_markdown
-    from harness.render_text import print_table
-    from harness.store import load
-
-    loaded = load(directory)
-    rows = rows_for(loaded, form.value, by_regime=by_regime)
-    if form is TableFormat.text:
-        print_table(Console(), loaded, rows)
-        return
-    if form is TableFormat.markdown:
-        print(to_markdown(loaded, rows), end="")
-    else:
-        print(to_csv(rows) if form is TableFormat.csv else to_json(loaded, rows), end="")
-    for problem in loaded.problems:
-        print(f"stability: {problem}", file=sys.stderr)
-
-
-def _shown(directory: Path) -> str:
-    try:
-        return str(directory.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(directory)
+app.command("report")(report_runs)
+app.command("diagnose")(diagnose)
 
 
 def main() -> NoReturn:

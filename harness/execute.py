@@ -142,10 +142,11 @@ def _collected(value: Tensor, which: int) -> Output:
 
 def _raised(error: Exception) -> Output:
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-    return Output(None, _fault_of(error), reason)
+    return Output(None, fault_of(error), reason)
 
 
-def _fault_of(error: Exception) -> Verdict:
+def fault_of(error: Exception) -> Verdict:
+    """The verdict of an exception that a path raised."""
     if isinstance(error, (NotImplementedError, ModuleNotFoundError)):
         return Verdict.UNSUPPORTED
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

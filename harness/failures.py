@@ -22,7 +22,8 @@ def broken_claims_text(
 
 def reproduction(record: Record, *, seed: object = 0, catalog: object = None) -> str:
     """The command line that runs just this case; names, which may come from a file, are quoted."""
-    words = ["stability", "run", "--operation", record.operation, "--path", record.path]
+    words = ["stability", "run", *([] if record.suite == "stability" else [record.suite])]
+    words += ["--operation", record.operation, "--path", record.path]
     words += ["--dtype", record.dtype, "--regime", str(record["regime"])]
     words += ["--pass", str(record["pass"]), "--magnitude", decimal(record["magnitude"])]
     words += ["--seed", str(seed)]

@@ -57,6 +57,10 @@ class Filters:
     magnitude: MagnitudeRange | None = None
     quick: bool = False
     shard: tuple[int, int] = field(default=(1, 1))  # I of N, counted from 1
+    full: bool = False  # all of the speed and training suites
+    workload: tuple[str, ...] = ()  # of the training suite, as are the next two
+    precision: tuple[str, ...] = ()
+    rate: MagnitudeRange | None = None
 
 
 def parse_shard(text: str) -> tuple[int, int]:

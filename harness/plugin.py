@@ -7,6 +7,7 @@ directory writes it: under pytest-xdist, the controller.
 
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,13 +17,22 @@ from harness.magnitudes import parse_range
 from harness.plan import Filters, Item, parse_shard
 from harness.record import Record
 from harness.recorder import Recorder, Session
+from harness.timing.speed_case import SpeedCase
+
+if TYPE_CHECKING:
+    from harness.training.plan import TrainingItem
 
 _FILTERS = {
     "operation": "cross_entropy, normalize, ...",
     "path": "naive, torch, triton, ...",
     "dtype": "fp16, bf16, fp32, fp64",
     "regime": "normal, peak, masked, ...",
-    "pass": "forward, backward",
+    "pass": "forward, backward; for speed both, too",
+}
+
+_TRAINING_FILTERS = {
+    "workload": "digits_mlp, ..., or your own mypkg.train:make",
+    "precision": "fp16, bf16, fp32, fp64, autocast_fp16, autocast_bf16, tf32",
 }
 
 _SESSION = pytest.StashKey[Session]()
@@ -31,7 +41,7 @@ _RECORDS = pytest.StashKey[list[Record]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("stability harness")
-    for name, example in _FILTERS.items():
+    for name, example in (_FILTERS | _TRAINING_FILTERS).items():
         group.addoption(
             f"--{name}",
             action="append",
@@ -50,7 +60,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--quick",
         dest="harness_quick",
         action="store_true",
-        help="fewer magnitudes, frontiers not bisected",
+        help="fewer magnitudes, frontiers not bisected; of the speed suite one shape",
+    )
+    group.addoption(
+        "--full",
+        dest="harness_full",
+        action="store_true",
+        help="every shape and dtype of the speed suite, every slice of the training suite",
+    )
+    group.addoption(
+        "--lr",
+        dest="harness_lr",
+        metavar="A:B[:PER_DECADE]",
+        help="learning rates of the training suite instead of each slice's grid",
+    )
+    group.addoption(
+        "--budget",
+        dest="harness_budget",
+        type=float,
+        metavar="SECONDS",
+        help="after these the speed suite starts nothing more, and leaves the rest to --resume",
     )
     group.addoption("--seed", dest="harness_seed", type=int, default=0, help="seed of all draws")
     group.addoption("--device", dest="harness_device", help="cuda or cpu; default: cuda if there")
@@ -73,7 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     try:
         device = choose_device(option.harness_device)
-        magnitude = option.harness_magnitude
+        magnitude, rate = option.harness_magnitude, option.harness_lr
         filters = Filters(
             **{
                 name: tuple(getattr(option, f"harness_{name}"))
@@ -84,6 +113,10 @@ def pytest_configure(config: pytest.Config) -> None:
             magnitude=parse_range(magnitude) if magnitude is not None else None,
             quick=option.harness_quick,
             shard=parse_shard(option.harness_shard) if option.harness_shard else (1, 1),
+            full=option.harness_full,
+            workload=tuple(option.harness_workload),
+            precision=tuple(option.harness_precision),
+            rate=parse_range(rate) if rate is not None else None,
         )
         if option.harness_resume and not option.harness_out:
             raise InputError("--resume needs --out DIR, the run to complete")
@@ -97,6 +130,7 @@ def pytest_configure(config: pytest.Config) -> None:
         out=Path(option.harness_out) if option.harness_out else None,
         resume=option.harness_resume,
         show_progress=option.harness_progress,
+        budget_s=option.harness_budget,
     )
     config.stash[_SESSION] = session
     # Under pytest-xdist the workers measure and the controller, which is no worker, writes.
@@ -111,9 +145,14 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    session = metafunc.config.stash[_SESSION]
+    if "speed_case" in metafunc.fixturenames:
+        _generate_speed(metafunc, session)
+    if "training_item" in metafunc.fixturenames:
+        _generate_training(metafunc, session)
     if "stability_item" not in metafunc.fixturenames:
         return
-    session = metafunc.config.stash[_SESSION]
+    session.suites.add("stability")
     left: list[Item] = []
     try:
         done = session.recorded_before()
@@ -122,6 +161,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         # Raised here it would be a traceback and pytest's code for an interruption.
         session.problem = str(error)
     metafunc.parametrize("stability_item", left, ids=[item.id for item in left])
+
+
+def _generate_speed(metafunc: pytest.Metafunc, session: Session) -> None:
+    if hasattr(metafunc.config, "workerinput"):
+        # Processes beside each other would time each other; pytest-benchmark is off here, too.
+        alone = pytest.mark.skip(reason="timings want the machine alone: stability run speed")
+        metafunc.parametrize("speed_case", [pytest.param(None, marks=alone, id="beside others")])
+        return
+    session.suites.add("speed")
+    left: list[SpeedCase] = []
+    try:
+        left = session.speed_left()
+    except InputError as error:
+        session.problem = str(error)
+    metafunc.parametrize("speed_case", left, ids=[case.id for case in left])
+
+
+def _generate_training(metafunc: pytest.Metafunc, session: Session) -> None:
+    session.suites.add("training")
+    left: list[TrainingItem] = []
+    try:
+        done = session.recorded_before()
+        left = [each for each in session.planned_training() if not set(each.ids()) <= done]
+    except InputError as error:
+        session.problem = str(error)
+    metafunc.parametrize("training_item", left, ids=[each.id for each in left])
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,13 @@
 """Station five: one measured case as one line of JSON, and back."""
 
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.case import PASSES, Case, Pass
+from harness.case import Case, Pass
 from harness.judge import Judgement
 from harness.operation import Claim, Path
+from harness.record_fields import check_fields
 from harness.verdict import Verdict, verdict_named
 
 
@@ -56,7 +56,7 @@ def record_from_dict(raw: object) -> Record:
 
     Raises:
         ValueError: if it is no object, lacks a field that every record has, has one of the wrong
-            type, or names a verdict that does not exist.
+            type, names a verdict that does not exist, or lacks what its suite needs.
     """
     if not isinstance(raw, dict):
         raise ValueError(f"a record is a JSON object, not {type(raw).__name__}")
@@ -67,12 +67,7 @@ def record_from_dict(raw: object) -> Record:
         verdict = verdict_named(raw["verdict"])
     except KeyError:
         raise ValueError(f"unknown verdict {raw['verdict']!r}") from None
-    for key in ("magnitude", "max_ulp", "seconds"):
-        value = raw.get(key)
-        if value is not None and not (_is_number(value) and math.isfinite(value)):
-            raise ValueError(f"field {key!r} must be a finite number, not {value!r}")
-    if raw["suite"] == "stability":
-        _check_axes(raw)
+    check_fields(raw)
     rest = {key: value for key, value in raw.items() if key not in _HEAD}
     return Record(
         raw["id"], raw["suite"], raw["operation"], raw["path"], raw["dtype"], verdict, rest
@@ -130,15 +125,3 @@ def judgement_of(record: Record) -> Judgement:
 def pass_of(record: Record) -> Pass:
     """Which pass a stability record measured."""
     return "backward" if record["pass"] == "backward" else "forward"
-
-
-def _check_axes(raw: dict[str, Any]) -> None:
-    """The fields without which a stability record has no place in a table."""
-    if not isinstance(raw.get("regime"), str) or raw.get("pass") not in PASSES:
-        raise ValueError("a stability record needs a regime and a pass, forward or backward")
-    if raw.get("magnitude") is None:
-        raise ValueError("a stability record needs the number 'magnitude'")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

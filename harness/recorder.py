@@ -6,19 +6,32 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from harness.catalog import DEFAULT, load_catalog
 from harness.environment import describe, device_name
 from harness.errors import InputError
+from harness.operation import Path as OperationPath
 from harness.plan import Filters, Item, plan
 from harness.progress import SweepProgress
 from harness.record import record_from_dict
 from harness.store import Writer, load
+from harness.timing.speed_case import SpeedCase
+from harness.timing.speed_plan import declared_workloads, speed_plan
+
+if TYPE_CHECKING:
+    from harness.training.plan import TrainingItem
 
 ARGV = "STABILITY_ARGV"  # the command line of `stability run`, handed to the pytest it starts
+SUITES = "STABILITY_SUITES"  # the suites it was asked for, where it starts several pytests
+# The fixtures whose parameters are measured and recorded, and the suite that each belongs to.
+MEASURED = {
+    "stability_item": "stability",
+    "speed_case": "speed",
+    "training_item": "training",
+}
 
 
 @dataclass(slots=True)
@@ -34,6 +47,10 @@ class Session:
     show_progress: bool
     items: list[Item] | None = field(default=None)
     done_before: set[str] | None = field(default=None)
+    cases: list[SpeedCase] | None = field(default=None)
+    curves: "list[TrainingItem] | None" = field(default=None)
+    budget_s: float | None = None  # seconds after which the speed suite starts nothing more
+    suites: set[str] = field(default_factory=set)  # those that are collected
     problem: str = ""  # why nothing can be planned, for whoever may say so
 
     def planned(self) -> list[Item]:
@@ -41,6 +58,33 @@ class Session:
         if self.items is None:
             self.items = plan(load_catalog(self.catalog), self.filters)
         return self.items
+
+    def planned_speed(self) -> list[SpeedCase]:
+        """The selected cases of the speed suite."""
+        if self.cases is None:
+            catalog = load_catalog(self.catalog)
+            declared = declared_workloads(self.catalog)
+            self.cases = speed_plan(catalog, declared, self.filters, device=self.device)
+        return self.cases
+
+    def planned_training(self) -> "list[TrainingItem]":
+        """The selected curves of the training suite, which brings torch's function transforms."""
+        from harness.training.declare import load_declared
+        from harness.training.plan import training_plan
+
+        if self.curves is None:
+            self.curves = training_plan(load_declared(), self.filters, seed=self.seed)
+        return self.curves
+
+    def speed_left(self) -> list[SpeedCase]:
+        """Those to measure: the groups that the resumed run does not have whole.
+
+        A group that it has in part is measured again whole, since its paths are compared round by
+        round; what is recorded already is not written twice.
+        """
+        done = self.recorded_before()
+        open_groups = {each.group.id for each in self.planned_speed() if each.id not in done}
+        return [each for each in self.planned_speed() if each.group.id in open_groups]
 
     def recorded_before(self) -> set[str]:
         """Ids in the run that is resumed, which are neither measured nor written again."""
@@ -52,7 +96,8 @@ class Session:
 
     def catalog_order(self) -> dict[str, list[str]]:
         """The names of the planned items in the catalog's order, which tables follow."""
-        operations = list({item.operation.name: item.operation for item in self.planned()}.values())
+        every = load_catalog(self.catalog)
+        operations = [every[name] for name in dict.fromkeys(o for o, _ in self._measured())]
         return {
             "operations": [each.name for each in operations],
             "paths": [f"{each.name}/{path.name}" for each in operations for path in each.paths],
@@ -64,17 +109,24 @@ class Session:
     def packages(self) -> dict[str, str]:
         """Which distribution ships a planned path, as operation/path; ours are in none."""
         return {
-            f"{item.operation.name}/{item.path.name}": item.path.package
-            for item in self.planned()
-            if item.path.package
+            f"{operation}/{path.name}": path.package
+            for operation, path in self._measured()
+            if path.package
         }
+
+    def _measured(self) -> list[tuple[str, OperationPath]]:
+        """The operation and path of all that is planned, of whatever suite."""
+        if self.items is None and self.cases is None and self.curves is None:
+            self.planned()
+        found = [(item.operation.name, item.path) for item in self.items or ()]
+        return found + [(case.group.operation.name, case.path) for case in self.cases or ()]
 
     def asked(self) -> dict[str, Any]:
         """What run.json says was asked for."""
         filters = self.filters
-        within = filters.magnitude
+        within, rate = filters.magnitude, filters.rate
         return {
-            "suite": "stability",
+            "suite": os.environ.get(SUITES) or " ".join(sorted(self.suites)) or "stability",
             "catalog": self.catalog or DEFAULT,
             "operation": list(filters.operation),
             "path": list(filters.path),
@@ -83,6 +135,10 @@ class Session:
             "pass": list(filters.pass_),
             "magnitude": [within.low, within.high, within.per_decade] if within else None,
             "quick": filters.quick,
+            "full": filters.full,
+            "workload": list(filters.workload),
+            "precision": list(filters.precision),
+            "lr": [rate.low, rate.high, rate.per_decade] if rate else None,
             "shard": "/".join(str(part) for part in filters.shard),
         }
 
@@ -113,12 +169,17 @@ class Recorder:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if self._mine.problem:
             raise pytest.UsageError(self._mine.problem)
-        wanted = [i for i in session.items if "stability_item" in getattr(i, "fixturenames", ())]
+        wanted = [
+            (each, name)
+            for each in session.items
+            for name in MEASURED
+            if name in getattr(each, "fixturenames", ())
+        ]
         # Where nothing is left to do pytest puts one skipped test in its place.
-        given = [getattr(i, "callspec", None) for i in wanted]
+        given = [(getattr(each, "callspec", None), name) for each, name in wanted]
         self._selected = sum(
-            each is not None and isinstance(each.params.get("stability_item"), Item)
-            for each in given
+            callspec is not None and hasattr(callspec.params.get(name), "id")
+            for callspec, name in given
         )
         if wanted and not self._config.option.collectonly:
             self._open()
@@ -127,13 +188,26 @@ class Recorder:
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         # Under pytest-xdist the workers collect; each of them collects everything.
         try:
-            planned = {f"[{item.id}]" for item in self._mine.planned()}
+            planned = self._planned_ids(ids)
         except InputError as error:
             raise pytest.UsageError(str(error)) from None
         self._selected = sum(each[each.find("[") :] in planned for each in ids)
         nothing_left = any(each.endswith("[NOTSET]") for each in ids)  # pytest's skipped stand-in
         if self._writer is None and (self._selected or nothing_left):
             self._open()
+
+    def _planned_ids(self, collected: list[str]) -> set[str]:
+        """The planned items of the suites that workers collected, as they end a test's id."""
+        mine = self._mine
+        found = set[str]()
+        if any("::test_training[" in each for each in collected):
+            mine.suites.add("training")
+            found |= {f"[{curve.id}]" for curve in mine.planned_training()}
+        if any("::test_training[" not in each for each in collected):
+            found |= {f"[{item.id}]" for item in mine.planned()}
+        if any("::test_stability[" in each for each in collected):
+            mine.suites.add("stability")
+        return found
 
     def _open(self) -> None:
         mine = self._mine

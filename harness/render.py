@@ -64,8 +64,10 @@ def to_csv(rows: Sequence[Row]) -> str:
     return out.getvalue()
 
 
-def to_json(run: Run, rows: Sequence[Row]) -> str:
-    """One JSON document: the run's environment, the rows with their cells, the verdicts seen."""
+def to_json(run: Run, rows: Sequence[Row], **more: Any) -> str:
+    """One JSON document: the run's environment, the rows with their cells, the verdicts seen; and
+    what other suites add to it.
+    """
     seen = {verdict for row in rows for verdict in row.counts}
     document = {
         "schema": 1,
@@ -89,6 +91,7 @@ def to_json(run: Run, rows: Sequence[Row]) -> str:
             }
             for verdict in sorted(seen, key=lambda each: each.precedence)
         },
+        **more,
     }
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 

@@ -26,6 +26,10 @@ class Request:
     seed: int | None = None
     catalog: str | None = None
     shard: str | None = None
+    full: bool = False
+    workload: tuple[str, ...] = ()
+    precision: tuple[str, ...] = ()
+    lr: str | None = None
 
     def filters(self) -> Filters:
         """Parsed; raises InputError for a malformed range or shard."""
@@ -38,6 +42,10 @@ class Request:
             parse_range(self.magnitude) if self.magnitude is not None else None,
             self.quick,
             parse_shard(self.shard) if self.shard is not None else (1, 1),
+            self.full,
+            self.workload,
+            self.precision,
+            parse_range(self.lr) if self.lr is not None else None,
         )
 
     def arguments(self) -> list[str]:
@@ -48,16 +56,19 @@ class Request:
             "dtype": self.dtype,
             "regime": self.regime,
             "pass": self.pass_,
+            "workload": self.workload,
+            "precision": self.precision,
         }
         given = [f"--{name}={value}" for name, values in several.items() for value in values]
         single = {
             "magnitude": self.magnitude,
+            "lr": self.lr,
             "seed": self.seed,
             "catalog": self.catalog,
             "shard": self.shard,
         }
         given += [f"--{name}={value}" for name, value in single.items() if value is not None]
-        return given + ["--quick"] * self.quick
+        return given + ["--quick"] * self.quick + ["--full"] * self.full
 
 
 def resumed(request: Request, directory: Path) -> Request:
@@ -75,12 +86,19 @@ def resumed(request: Request, directory: Path) -> Request:
     return recorded
 
 
+def suites_of(directory: Path) -> list[str]:
+    """The suites that the run in a directory was asked for; none where run.json does not say."""
+    asked = read_environment(directory).get("asked")
+    named = asked.get("suite") if isinstance(asked, dict) else None
+    return named.split() if isinstance(named, str) else []
+
+
 def _recorded(directory: Path) -> Request:
     environment = read_environment(directory)
     asked = environment.get("asked")
     try:
         assert isinstance(asked, dict)
-        within = asked["magnitude"]
+        within, rate = asked["magnitude"], asked.get("lr")
         return Request(
             operation=tuple(map(str, asked["operation"])),
             path=tuple(map(str, asked["path"])),
@@ -92,6 +110,11 @@ def _recorded(directory: Path) -> Request:
             seed=int(environment["seed"]),
             catalog=str(asked["catalog"]),
             shard=str(asked["shard"]),
+            # Older runs know none of these.
+            full=bool(asked.get("full", False)),
+            workload=tuple(map(str, asked.get("workload", ()))),
+            precision=tuple(map(str, asked.get("precision", ()))),
+            lr=_typed(MagnitudeRange(*rate)) if rate is not None else None,
         )
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -105,9 +128,10 @@ def _typed(within: MagnitudeRange) -> str:
 
 def _canonical(request: Request) -> Any:
     """Equal for requests that mean the same."""
-    within = request.filters().magnitude
+    within, rate = request.filters().magnitude, request.filters().rate
     return replace(
         request,
+        lr=_typed(rate) if rate is not None else None,
         magnitude=_typed(within) if within is not None else None,
         seed=request.seed or 0,
         catalog=request.catalog or DEFAULT,

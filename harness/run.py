@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,11 +13,14 @@ import pytest
 
 from harness.environment import choose_device, device_name
 from harness.errors import InputError, unknown
-from harness.recorder import ARGV
+from harness.recorder import ARGV, SUITES
 from harness.request import Request
 from harness.store import prepare_directory
 
 ROOT = Path(__file__).resolve().parents[1]  # where suites/ lies beside harness/
+# Timed suites: one process, alone on the machine, after the others.
+_ALONE = ("speed",)
+_GRACE_S = 20.0  # to close its files, for a run whose time is over
 _MOST_JOBS = 8  # each is a Python with torch in it, some 600 MB
 
 
@@ -27,15 +32,18 @@ def run_suites(
     device: str | None,
     resume: bool,
     jobs: int | None,  # processes; None: one a core in the interpreter, one on a GPU
+    budget_s: float | None = None,  # the speed suite starts nothing after it; default: no limit
+    deadline_s: float | None = None,  # from now, after which the run is interrupted
 ) -> tuple[int, Path]:
     """Run the suites; return pytest's exit code (negative: the signal that ended it) and the run.
+
+    The speed suite comes last and by itself, in one process, into the same run directory.
 
     Raises:
         InputError: for a suite that does not exist, --resume without a directory, or a run
             directory that is taken or cannot be written.
     """
-    known = sorted(each.parent.name for each in (ROOT / "suites").glob("*/__init__.py"))
-    known = [each for each in known if any((ROOT / "suites" / each).glob("test_*.py"))]
+    known = known_suites()
     for suite in suites:
         if suite not in known:
             raise unknown("suite", suite, known)
@@ -45,42 +53,88 @@ def run_suites(
     parallel = _parallel(settled, jobs)
     directory = out or _new_directory(device_name(settled))
     prepare_directory(directory, resume=resume)  # now, rather than in the child
-    command = [
-        *(sys.executable, "-m", "pytest"),
-        *(str(ROOT / "suites" / suite) for suite in suites),
-        # The plugin by name, for an installed package whose conftest is not on the way; pytest's
-        # own cache and header would only litter the user's folder and screen.
-        *("-p", "harness.plugin", "-p", "no:cacheprovider", f"--rootdir={ROOT}"),
-        *("-q", "--no-header", "--harness-progress", f"--out={directory.resolve()}"),
-        *(["--resume"] if resume else []),
-        *parallel,
-        f"--device={settled}",
-        *request.arguments(),
-    ]
+    together = [suite for suite in suites if suite not in _ALONE]
+    turns = [(together, parallel)] if together else []
+    turns += [([suite], ["-p", "no:xdist"]) for suite in suites if suite in _ALONE]
+    until = None if deadline_s is None else time.monotonic() + deadline_s
+    code: int = pytest.ExitCode.OK
+    for names, processes in turns:
+        begun = (directory / "run.json").exists()
+        command = [
+            *(sys.executable, "-m", "pytest"),
+            *(str(ROOT / "suites" / name) for name in names),
+            # The plugin by name, for an installed package whose conftest is not on the way;
+            # pytest's own cache and header would only litter the user's folder and screen.
+            *("-p", "harness.plugin", "-p", "no:cacheprovider", f"--rootdir={ROOT}"),
+            *("-q", "--no-header", "--harness-progress", f"--out={directory.resolve()}"),
+            # Its table would stand above the one that is printed at the end.
+            "--benchmark-quiet",
+            *(["--resume"] if resume or begun else []),
+            *([f"--budget={budget_s}"] if budget_s is not None else []),
+            *processes,
+            f"--device={settled}",
+            *request.arguments(),
+        ]
+        ended = _ended(command, _environment(settled, suites), until)
+        code = _worse(code, ended)
+        if ended < 0 or ended == pytest.ExitCode.INTERRUPTED:
+            why = f"ended by signal {-ended}" if ended < 0 else "interrupted"
+            print(
+                f"stability: the run was {why}; what it recorded is kept, go on with"
+                f" stability run --resume --out {directory}",
+                file=sys.stderr,
+            )
+            break
+    return code, directory
+
+
+def known_suites() -> list[str]:
+    """The suites of this checkout: folders beside each other that hold tests."""
+    found = sorted(each.parent.name for each in (ROOT / "suites").glob("*/__init__.py"))
+    return [each for each in found if any((ROOT / "suites" / each).glob("test_*.py"))]
+
+
+def _environment(device: str, suites: list[str]) -> dict[str, str]:
     environment = os.environ | {
         ARGV: json.dumps(["stability", *sys.argv[1:]]),
+        **({SUITES: " ".join(suites)} if len(suites) > 1 else {}),
         "PYTHONPATH": os.pathsep.join(
             [str(ROOT), str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
         ),
     }
-    if settled == "cpu":
+    if device == "cpu":
         environment["TRITON_INTERPRET"] = "1"
         # The tensors are small and the processes as many as the cores: threads would only collide.
         environment.setdefault("OMP_NUM_THREADS", "1")
+    return environment
+
+
+def _ended(command: list[str], environment: dict[str, str], until: float | None) -> int:
+    """Run to the end, or to the deadline: then interrupted, as by Ctrl-C, and soon killed."""
     child = subprocess.Popen(command, env=environment)
     try:
-        code = child.wait()
+        left = None if until is None else max(until - time.monotonic(), 0.0)
+        return child.wait(left)
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGINT)
+        try:
+            code = child.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            code = child.wait()
     except KeyboardInterrupt:  # the child got it too, and closes its files
         code = child.wait()
-        code = code if code < 0 else int(pytest.ExitCode.INTERRUPTED)
-    if code < 0 or code == pytest.ExitCode.INTERRUPTED:
-        why = f"ended by signal {-code}" if code < 0 else "interrupted"
-        print(
-            f"stability: the run was {why}; what it recorded is kept, go on with"
-            f" stability run --resume --out {directory}",
-            file=sys.stderr,
-        )
-    return code, directory
+    return code if code < 0 else int(pytest.ExitCode.INTERRUPTED)
+
+
+def _worse(first: int, second: int) -> int:
+    """Of two exit codes of pytest: ended before its time, then unusable, then failed, then well."""
+    order = [0, 1, 5, 4, 3, 2]
+
+    def badness(code: int) -> int:
+        return order.index(code) if code in order else len(order)
+
+    return max(first, second, key=badness)
 
 
 def _parallel(device: str, jobs: int | None) -> list[str]:

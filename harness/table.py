@@ -152,13 +152,14 @@ def cells_of(records: Iterable[Record]) -> tuple[Verdict | None, ...]:
     """The worst verdict in each column; a magnitude of zero belongs to none."""
     cells: list[Verdict | None] = [None] * len(COLUMNS)
     for record in records:
-        place = _column(record["magnitude"], record.dtype)
+        place = column_of(record["magnitude"], record.dtype)
         if place is not None:
             cells[place] = _worse(cells[place], record.verdict)
     return tuple(cells)
 
 
-def _column(magnitude: float, dtype: str) -> int | None:
+def column_of(magnitude: float, dtype: str) -> int | None:
+    """The place among COLUMNS of a magnitude; None for zero, and below the first."""
     found = [place for place, start in _starts(dtype) if magnitude >= start]
     return found[-1] if found and magnitude > 0 else None
 
