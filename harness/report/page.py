@@ -51,6 +51,7 @@ def build_page(runs: Sequence[Run], *, inspection: Static | None = None) -> str:
         "claims_made": sum(t.cases for t in summary.tallies(shown) if t.origin == "with claims"),
         "differences": summary.differences(shown),
         "prices": summary.prices(shown),
+        "most_prices": summary.MOST_PRICES,
         "maps": maps,
         "columns": COLUMNS,
         "verdicts": _seen(shown),

@@ -14,6 +14,7 @@ from harness.unmeasured import dtype_order
 from harness.verdict import Verdict
 
 MOST_BROKEN = 12  # cases of broken claims told one by one
+MOST_PRICES = 400  # rows of the price of safety
 _ORIGINS = {
     Origin.CLAIMED: "with claims",
     Origin.SHIPPED: "from libraries",

@@ -116,6 +116,17 @@ def test_many_timings_are_folded_to_the_largest_shape(monkeypatch: pytest.Monkey
     assert "2 more measurements" in section(page, "speed").text
 
 
+def test_prices_beyond_the_limit_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No price is dropped without a word."""
+    monkeypatch.setattr("harness.report.summary.MOST_PRICES", 18)
+    more = {"claimed": True, "price_of_safety": 0.5}
+    found = [timed(f"ours_{k:02}", 0.001, **more) for k in range(20)]
+    part = section(build_page([run_of(*found)]), "speed")
+    assert "2 prices left out here" in part.text
+    assert "ours_17" in next(iter(part.all("table"))).text
+    assert "ours_18" not in next(iter(part.all("table"))).text
+
+
 def _renamed(record: object, k: int) -> object:
     from dataclasses import replace
 

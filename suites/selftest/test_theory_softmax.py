@@ -12,13 +12,30 @@ from suites.selftest.test_theory import N, before, named, rounded_exp
 
 @named
 # At the peak and in a constant row one exponential is infinite by itself.
-@pytest.mark.parametrize("regime", ["peak", "constant"])
-def test_naive_softmax_is_nan_where_its_exponential_overflows(fmt: Format, regime: str) -> None:
+@pytest.mark.parametrize(
+    ("operation", "regime"),
+    [("softmax", "peak"), ("softmax", "constant"), ("log_softmax", "peak")],
+)
+def test_naive_softmax_is_nan_where_its_exponential_overflows(
+    fmt: Format, operation: str, regime: str
+) -> None:
     """exp(x) / sum exp(x) is inf/inf from the first x whose exponential rounds to infinity."""
     breaks = first_above(fmt, lambda x: math.isinf(rounded_exp(fmt, x)))
-    found = harness.frontier("softmax", "naive", fmt.name, regime)
+    found = harness.frontier(operation, "naive", fmt.name, regime)
     assert (found.finite_until, found.nonfinite_from) == (before(fmt, breaks), breaks)
     assert found.verdict.word == "nan"
+
+
+@named
+def test_naive_log_softmax_meets_zero_where_the_sum_overflows(fmt: Format) -> None:
+    """In a constant row N exp(x) overflows first: exp(x) / inf is 0, and its logarithm -inf.
+
+    N is a power of two, so that the product is exact.
+    """
+    breaks = first_above(fmt, lambda x: N * rounded_exp(fmt, x) > fmt.largest)
+    found = harness.frontier("log_softmax", "naive", fmt.name, "constant")
+    assert (found.finite_until, found.nonfinite_from) == (before(fmt, breaks), breaks)
+    assert found.verdict.word == "inf"
 
 
 @named
