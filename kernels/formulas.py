@@ -25,3 +25,15 @@ def exp_boosted(x: Tensor, reference: Tensor) -> Tensor:
     correction = lost + low * _SHIFT_LOW
     value = torch.where(torch.isfinite(lost), value + value * correction, value)
     return value * torch.where(low > 0, 1.0, 2.0**64)
+
+
+def leading_half(x: Tensor) -> Tensor:
+    """x of fp64, cut to 26 significant bits: a product of two such halves is exact."""
+    return (x.contiguous().view(torch.int64) & -(1 << 27)).view(torch.float64)
+
+
+def residual(numerator: Tensor, quotient: Tensor, denominator: Tensor) -> Tensor:
+    """numerator - quotient * denominator in fp64, for the rounded quotient, accurately."""
+    q_high, d_high = leading_half(quotient), leading_half(denominator)
+    q_low, d_low = quotient - q_high, denominator - d_high
+    return (((numerator - q_high * d_high) - q_high * d_low) - q_low * d_high) - q_low * d_low

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import launch
-from ..formulas import exp_boosted
+from ..formulas import exp_boosted, residual
 
 
 def naive(
@@ -155,10 +155,14 @@ def stable_backward(
     one_e = torch.where(far, one * 2.0**-64 * e, one * e)
     other_e = torch.where(far, other * 2.0**-64 * e, other * e)
     boost = torch.where(far, 1.0, 2.0**64).double()
-    slope = torch.where(x > 0, one * boost - other_e, one_e - other * boost) / (1 + e * 2.0**-64)
+    slope = torch.where(x > 0, one * boost - other_e, one_e - other * boost)
+    denominator = 1 + e * 2.0**-64
+    lost = e * 2.0**-64 - (denominator - 1)
+    quotient = slope / denominator
+    slope = quotient + (residual(slope, quotient, denominator) - quotient * lost) / denominator
     exponent = torch.where(far, 2, -64)
     if weight is None and pos_weight is None:  # within the range up to its very end
-        larger = torch.where(x > 0, 1.0, e * 2.0**-64) / (1 + e * 2.0**-64)
+        larger = torch.where(x > 0, 1.0, e * 2.0**-64) / denominator
         slope = torch.where(far, larger - y, slope)
         exponent = torch.where(far, 0, -64)
     gradient = _times_scales(slope, [g, w], exponent)
