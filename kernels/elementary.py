@@ -262,7 +262,7 @@ def log1p(x):
 
 
 @triton.jit
-def _leading_half(x):
+def leading_half(x):
     """x rounded to half its significant bits: a product of two such halves is exact."""
     if x.dtype == tl.float64:
         bits = (x.to(tl.int64, bitcast=True) + 0x4000000) & -0x8000000
@@ -276,7 +276,7 @@ def residual(numerator, quotient, denominator):
     """numerator - quotient * denominator, accurately, for the rounded quotient; every product in it
     is exact, so that it makes no difference which of them are fused with a sum.
     """
-    q_high, d_high = _leading_half(quotient), _leading_half(denominator)
+    q_high, d_high = leading_half(quotient), leading_half(denominator)
     q_low, d_low = quotient - q_high, denominator - d_high
     return (((numerator - q_high * d_high) - q_high * d_low) - q_low * d_high) - q_low * d_low
 

@@ -123,8 +123,13 @@ def scaled(
     large = factor_high.abs() >= 1
     one = torch.ones_like(factor_high)  # torch.where of two numbers would be fp32
     before, after = torch.where(large, 2.0**-boost, one), torch.where(large, one, 2.0**-boost)
-    first, second = factor_high * before, factor_low * before
-    return (high * first + (high * second + low * first)) * last * after
+    whole = (factor_high * before).contiguous()
+    factor, high = _leading_half(whole), high.contiguous()
+    first = _leading_half(high)
+    rest, factor_rest = (high - first) + low, (whole - factor) + factor_low * before
+    out = first * factor + (rest * whole + first * factor_rest)
+    # What is not finite has no parts.
+    return torch.where(out.isnan(), (high + low) * whole, out) * last * after
 
 
 def soft_cap(x: Tensor, cap: float) -> Tensor:

@@ -29,6 +29,7 @@ from .exponential import (
     exp_difference,
     exp_difference_pair,
     log_rest,
+    rescaled,
     sum_pairs,
 )
 from .rows import (
@@ -191,13 +192,7 @@ def _forward_kernel(
         grows = new_m > m
         total, lost = add_compensated(total, lost, tl.where(grows, at_top * one, 0.0))
         at_top = tl.where(grows, 0.0, at_top) + tl.sum(top.to(SUMS), axis=1)
-        rescale = exp_difference(m.to(SUMS), subtract.to(SUMS), BOOST)
-        # Both factors carry 2**BOOST: take one out first where the product would overflow, else
-        # last.
-        before = tl.where(total >= 1.0, unboost, 1.0)
-        after = tl.where(total >= 1.0, 1.0, unboost)
-        total = total * before * rescale * after
-        lost = lost * before * rescale * after
+        total, lost = rescaled(total, lost, m, subtract, BOOST, STATISTICS)
         total, lost = add_compensated(total, lost, terms)
 
         shift = weighted(

@@ -12,6 +12,7 @@ from ..elementary import (
     cap_ratio,
     divide,
     exp_corrected,
+    leading_half,
     power_of_two,
     residual,
     times_power_of_two,
@@ -107,6 +108,34 @@ def exp_difference_pair(x, reference, BOOST: tl.constexpr):
 
 
 @triton.jit
+def rescaled(total, lost, before, reference, BOOST: tl.constexpr, STATISTICS: tl.constexpr):
+    """A compensated sum of terms exp(x - before) as one of exp(x - reference), both held as
+    2**BOOST times themselves: total and lost times exp(before - reference).
+
+    In fp64, where nothing is wider, what the product rounds away goes into `lost`: a row whose
+    maximum grows from block to block would add up an error of each.
+    """
+    # Both factors carry 2**BOOST: take one out first where the product would overflow, else last.
+    unboost = power_of_two(tl.full(total.shape, -BOOST, tl.int32), total.dtype)
+    large = total >= 1.0
+    first, last = tl.where(large, unboost, 1.0), tl.where(large, 1.0, unboost)
+    total, lost = total * first, lost * first
+    if STATISTICS == tl.float64:
+        first_term, second_term = exp_difference_pair(before, reference, BOOST)
+        high = first_term + second_term
+        low = (first_term - high) + second_term
+        product = total * high
+        rounded = residual(product, total, high)  # product - total * high
+        lost = (rounded - total * low) + lost * high
+        lost = tl.where(tl.abs(lost) < float("inf"), lost, 0.0)  # of an infinite total it is NaN
+    else:
+        high = exp_difference(before.to(total.dtype), reference.to(total.dtype), BOOST)
+        product = total * high
+        lost = lost * high
+    return product * last, lost * last
+
+
+@triton.jit
 def log_rest(logarithm, first, second):
     """What a logarithm of (first + second) in fp64 lacks: one step of Newton's, (first + second)
     exp(-logarithm) - 1, from a pair.
@@ -153,8 +182,14 @@ def divide_pair(numerator, high, low):
 
 @triton.jit
 def scaled_pair(high, low, factor_high, factor_low, after):
-    """(high + low) * (factor_high + factor_low) * after: two roundings, the last one included."""
-    return (high * factor_high + (high * factor_low + low * factor_high)) * after
+    """(high + low) * (factor_high + factor_low) * after: little more than one rounding, since the
+    product of the leading halves is exact.
+    """
+    first, factor = leading_half(high), leading_half(factor_high)
+    rest, factor_rest = (high - first) + low, (factor_high - factor) + factor_low
+    out = first * factor + (rest * factor_high + first * factor_rest)
+    # What is not finite has no parts.
+    return tl.where(out == out, out, (high + low) * factor_high) * after
 
 
 @triton.jit

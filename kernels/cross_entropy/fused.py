@@ -27,6 +27,7 @@ from ..elementary import add_compensated, power_of_two, soft_cap
 from .exponential import (
     exp_difference,
     exp_difference_pair,
+    rescaled,
     scaled_pair,
     sum_pairs,
     times_slope,
@@ -110,13 +111,7 @@ def _forward_kernel(
             terms = exp_difference(x, subtract[:, None], BOOST)
             terms = without_target(terms, columns[None, :], label[:, None])
             terms = tl.sum(terms.to(SUMS), axis=1)
-        rescale = exp_difference(m.to(SUMS), subtract.to(SUMS), BOOST)
-        # Both factors carry 2**BOOST: take one out first where the product would overflow, else
-        # last.
-        before = tl.where(total >= 1.0, unboost, 1.0)
-        after = tl.where(total >= 1.0, 1.0, unboost)
-        total = total * before * rescale * after
-        lost = lost * before * rescale * after
+        total, lost = rescaled(total, lost, m, subtract, BOOST, STATISTICS)
         total, lost = add_compensated(total, lost, terms)
         m = new_m
 
