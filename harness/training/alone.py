@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.training.optimizers import torch_optimizer
+from harness.training.place import place_of
 from harness.training.precision import Precision
 from harness.training.scaler import INITIAL
 from harness.training.schedules import Schedule
@@ -110,7 +111,20 @@ def run_alone(
         schedule.see(number, made.loss.detach().reshape(1))
         if not bool(alive[0]):
             break
+    find_place(watch.notes[0], job, precision, setting)
     return Trained(watch.notes[0], time.perf_counter() - started)
+
+
+def find_place(notes: Notes, job: Job, precision: Precision, setting: Setting) -> None:
+    """Say which operation of the first bad step was the first; forget the step's parameters."""
+    bad = notes.first_bad
+    if bad is None:
+        return
+    bad.place = place_of(job, bad, precision, setting.optimizer)
+    bad.before = None
+    # Weights that had grown step by step explain more than the operation that met them first.
+    if bad.place is not None and bad.place.cause is not None and bad.cause != "divergence":
+        bad.cause = bad.place.cause
 
 
 def _gradient(parameter: Tensor) -> Tensor:

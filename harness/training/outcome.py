@@ -31,7 +31,7 @@ class Conditions:
     lanes: int  # beside each other
     seconds: float  # of all of them
     steps_per_epoch: int
-    peak_bytes: int | None = None  # of the device's memory, for all of them
+    peak_bytes: int | None = None  # of memory taken by all of them together
 
 
 def training_record(
@@ -46,6 +46,7 @@ def training_record(
 ) -> Record:
     """The record of one run. `roles` are the slices that asked for it."""
     notes, bad = outcome.notes, outcome.notes.first_bad
+    place = bad.place if bad else None
     collapsed = notes.skipped_in_a_row >= _COLLAPSED
     learned = (
         outcome.final_loss is not None
@@ -74,6 +75,9 @@ def training_record(
         "first_bad_epoch": bad.step // conditions.steps_per_epoch if bad else None,
         "phase": bad.phase if bad else None,
         "first_bad": bad.quantity if bad else None,
+        "module": place.module if place else None,
+        "op": place.op if place else None,
+        "location": place.location if place else None,
         "cause": cause,
         "diverged": not learned,
         "initial_loss": outcome.initial_loss,

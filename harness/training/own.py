@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from harness.errors import InputError
 from harness.training.alone import Job, Losses, run_alone
 from harness.training.declare import Slice
+from harness.training.memory import PeakMemory
 from harness.training.outcome import Conditions, Outcome
 from harness.training.precision import PRECISIONS
 from harness.training.setting import Lane, Setting
@@ -107,6 +108,7 @@ def run_own(
 ) -> tuple[list[Outcome], Conditions]:
     """Train every lane alone."""
     started = time.perf_counter()
+    memory = PeakMemory(device)
     precision = PRECISIONS[setting.precision]
     outcomes = []
     for lane in lanes:
@@ -123,7 +125,7 @@ def run_own(
         final = _evaluated(made, model, judge, device)
         outcomes.append(Outcome(lane, trained.notes, initial, final, None))
     seconds = time.perf_counter() - started
-    return outcomes, Conditions("alone", len(lanes), seconds, max(1, steps))
+    return outcomes, Conditions("alone", len(lanes), seconds, max(1, steps), memory.bytes())
 
 
 def _made(name: str, make: Callable[[int], Training], seed: int) -> Training:

@@ -4,12 +4,12 @@ import copy
 import time
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from harness.training.alone import Job, Losses, run_alone
 from harness.training.draws import initial_model, order
 from harness.training.evaluate import evaluate_model
+from harness.training.memory import PeakMemory
 from harness.training.outcome import Conditions, Outcome
 from harness.training.precision import PRECISIONS
 from harness.training.setting import Lane, Setting
@@ -27,8 +27,7 @@ def run_sequential(
 ) -> tuple[list[Outcome], Conditions]:
     """Train every lane alone, as `run_lanes` trains them beside each other."""
     started = time.perf_counter()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    memory = PeakMemory(device)
     precision = PRECISIONS[setting.precision]
     data = data_of(workload)
     inputs = data.train_inputs.to(device)
@@ -39,17 +38,16 @@ def run_sequential(
     for lane in lanes:
         model = initial_model(workload, setting, lane.seed).to(device, precision.storage)
         initial, _ = evaluate_model(workload, copy.deepcopy(model))
-        job = _job(workload, setting, model, inputs, targets, steps, lane.seed)
+        job = job_of(workload, setting, model, inputs, targets, steps, lane.seed)
         trained = run_alone(job, setting, lane, precision, steps, device=device, dense=dense)
         final, metric = evaluate_model(workload, copy.deepcopy(model))
         outcomes.append(Outcome(lane, trained.notes, initial, final, metric))
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
     per_epoch = max(1, len(inputs) // workload.batch_size)
     seconds = time.perf_counter() - started
-    return outcomes, Conditions("alone", len(lanes), seconds, per_epoch, peak)
+    return outcomes, Conditions("alone", len(lanes), seconds, per_epoch, memory.bytes())
 
 
-def _job(
+def job_of(
     workload: Workload,
     setting: Setting,
     model: nn.Module,
@@ -58,6 +56,7 @@ def _job(
     steps: int,
     seed: int,
 ) -> Job:
+    """The run of a seed; inputs in the storage dtype, the model as it begins."""
     picked = order(len(inputs), workload.batch_size, steps, seed).to(inputs.device)
     cost = workload.costs[setting.path]
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.training.cause import Evidence, cause_of
+from harness.training.place import Place
 
 
 @dataclass(slots=True)
@@ -19,6 +20,8 @@ class FirstBad:
     quantity: str  # "loss", "outputs", "gradient of NAME", "parameter NAME"
     word: str  # verdict: "nan", "inf", "nan_gradient", "inf_gradient"
     cause: str
+    before: Tensor | None = None  # (P,) parameters before the step, until the place is known
+    place: Place | None = None  # operation and module
 
 
 @dataclass(slots=True)
@@ -207,7 +210,8 @@ def _first_bad(step: Step, place: int, about: About, start: float) -> FirstBad:
         about.logits,
         about.adaptive,
     )
-    return FirstBad(step.number, phase, quantity, word, cause_of(evidence))
+    before = step.before[place].clone()
+    return FirstBad(step.number, phase, quantity, word, cause_of(evidence), before)
 
 
 def _zeros(outputs: Tensor, targets: Tensor | None, place: int) -> tuple[int, int]:
