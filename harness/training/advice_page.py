@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from harness.store import Run
-from harness.training.agreement import agreements
+from harness.training.agreement import agreements, summary
 from harness.training.curves import Curve, curves_of
 from harness.training.declare import Advice, Trial
-from harness.training.render import first_bad_words, summary
+from harness.training.render import first_bad_words
 from harness.training.setting import Setting
 from harness.training.table import training_rows
 from harness.training.trials import (
@@ -197,7 +197,7 @@ def _clocks(run: Run, curves: Mapping[tuple[Setting, int], Curve]) -> list[str]:
         if row.clock is not None:
             steps = ", ".join(f"{rate:g}: {step:g}" for rate, step in row.first_bad)
             lines.append(
-                f"| {row.name} | {row.curve.steps} | {steps} | {first_bad_words(row)[6:]} |"
+                f"| {row.name} | {row.curve.steps} | {steps} | {first_bad_words(row)} |"
             )
     pairs = agreements(curves)
     if pairs:

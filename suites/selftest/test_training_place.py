@@ -1,4 +1,4 @@
-"""Where a run went bad: operation, module and line of the first bad step, found by its repetition."""
+"""Where a run went bad: operation, module and line of its bad step, by running that again."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_a_module_is_named() -> None:
 
 
 def test_the_optimiser_is_named() -> None:
-    """A gradient of 2 times the largest rate: loss and gradient are finite, the parameter is not."""
+    """A gradient of 2 times the largest rate: the parameter is the first not to be finite."""
     bad = trained(nn.Sequential(nn.Linear(2, 1), Twice()), 3e38)
     assert bad is not None
     assert bad.place is not None

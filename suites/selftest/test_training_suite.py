@@ -38,7 +38,7 @@ def test_a_run_resumed_and_shown(stability: Stability, tmp_path: Path) -> None:
     assert [each.id for each in again.records] == [each.id for each in whole.records]
     assert (out / "records.jsonl").read_text().startswith("".join(lines[:-1]))
     table = strict(stability("table", out, "--format", "json").out)
-    (curve,) = table["training"]
+    (curve,) = table["training"]["curves"]
     assert (curve["runs"], curve["workload"]) == (4, "suites.selftest.training_toy:make")
     assert stability("compare", out, out).code == 0
 
@@ -96,3 +96,43 @@ def test_the_committed_page_is_that_of_the_committed_run(stability: Stability) -
     baseline = root / "baselines" / "training-cpu"
     done = stability("advice", baseline, "-o", root / "ADVICE.md", "--check")
     assert done.code == 0, done.err
+
+
+def test_the_table_fits_a_screen(stability: Stability, written: Run, tmp_path: Path) -> None:
+    """At 80 columns no line is wrapped, and slope, place and agreement are all there."""
+    steps = list(range(0, 20))
+    losses = [2.0 / (1 + step) for step in steps]
+    records = [
+        run(
+            *(NAIVE, rate, seed),
+            steps=400,
+            first_bad_step=round(3 / rate) + 2,
+            phase="forward",
+            module="cost",
+            op="aten.log",
+            cause="log_of_zero",
+            history={"step": steps, "loss": [*losses[:5], *[None] * 15]},
+        )
+        for rate in (0.03, 0.1, 0.3)
+        for seed in (0, 1)
+    ]
+    records += [
+        run(STABLE, rate, seed, steps=400, history={"step": steps, "loss": losses})
+        for rate in (0.03, 0.1, 0.3)
+        for seed in (0, 1)
+    ]
+    lines = "".join(each.to_json() + "\n" for each in records)
+    (written.directory / "records.jsonl").write_text(lines)
+    done = stability("table", written.directory)
+    assert done.code == 0
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert any(
+        line.startswith("naive fp16") and "±" in line and "clock" in line
+        for line in done.out.splitlines()
+    )
+    assert "6 forward, aten.log in cost: log_of_zero" in done.out
+    assert "Identical until the bang: 6 runs" in done.out
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["4", "0.4", "0.4", "0.0e+00"] in rows
+    plain = strict(stability("table", written.directory, "--format", "json").out)["training"]
+    assert [each["broke_at"] for each in plain["agreements"]] == [102, 102, 32, 32, 12, 12]
