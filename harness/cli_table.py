@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -81,7 +81,7 @@ def print_run(directory: Path, form: TableFormat, *, by_regime: bool) -> None:
         else:
             print(render_speed_data.speed_csv(loaded) if timed else render.to_csv(rows), end="")
     else:
-        more = {"speed": render_speed_data.speed_json(loaded)} if timed else {}
+        more: dict[str, Any] = {"speed": render_speed_data.speed_json(loaded)} if timed else {}
         more |= {"training": training_data.training_json(loaded)} if trained else {}
         print(render.to_json(loaded, rows, **more), end="")
     for problem in loaded.problems:

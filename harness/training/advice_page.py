@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
 
 from harness.store import Run
 from harness.training.agreement import agreements, summary
 from harness.training.curves import Curve, curves_of
 from harness.training.declare import Advice, Trial
+from harness.training.norms import accuracies, drifts, growth, norm_times
 from harness.training.render import first_bad_words
 from harness.training.setting import Setting
 from harness.training.table import training_rows
@@ -149,38 +148,79 @@ def _short(found: list[tuple[Trial, Result]]) -> str:
 
 
 def _fastnorm(curves: Mapping[tuple[Setting, int], Curve]) -> list[str]:
-    """Curves with FastNorm beside those that differ in the normalisation alone, seed by seed."""
+    """Its claims, from runs that differ in the normalisation alone."""
     lines = [
-        "## FastNorm beside weight normalisation and none",
+        "## FastNorm's claims",
         "",
-        "Accuracy on the test set, mean ± standard deviation over seeds; runs that ended well in"
-        " brackets where not all did.",
+        "Beside weight normalisation and none. Accuracy on the test set of the runs that ended"
+        " well, mean ± standard deviation over seeds, how many in brackets where not all did."
+        " **stable**: the highest rate at which and below which every run ended well, and the"
+        " median of the seeds' own. **spread**: the standard deviation over seeds relative to no"
+        " normalisation, over the rates at which all runs of both ended well, with its 95%"
+        " interval (F distribution).",
         "",
-        "| training | steps | normalisation | highest stable rate | accuracy by rate |",
-        "|---|---|---|---|---|",
+        "| training | steps, seeds | normalisation | stable | spread | accuracy by rate |",
+        "|---|---|---|---|---|---|",
     ]
-    for (setting, steps), curve in curves.items():
-        fast = curves.get((replace(setting, normalization="fastnorm"), steps))
-        if fast is None or len(curve.seeds) < 3 or len(fast.seeds) < 3:
-            continue
-        stable = curve.highest_stable()
-        told = [_accuracy(curve, rate) for rate in fast.rates if rate in curve.rates]
-        name = " ".join([setting.workload, setting.path, setting.precision])
+    for each in accuracies(curves):
+        told = "; ".join(_by_rate(each.seeds, *one) for one in each.by_rate)
         lines.append(
-            f"| {name} | {steps} | {setting.normalization} |"
-            f" {'none' if stable is None else f'{stable:g}'} | {'; '.join(told)} |"
+            f"| {each.name} | {each.steps}, {each.seeds} | {each.normalization} |"
+            f" {_rate(each.stable)}, {_rate(_middle(each.stable_by_seed))} |"
+            f" {_times(each.spread)} | {told} |"
         )
-    return [*lines, ""]
+    periods, rows = drifts(curves)
+    if rows:
+        heads = [f"every {each} steps" if each.isdigit() else each for each in periods]
+        lines += [
+            "",
+            "Largest relative drift of an inferred norm over a whole run, by dtype of the weight"
+            " and refresh period. Halves are inferred here on request; by default their norms are"
+            " computed.",
+            "",
+            f"| refreshed | {' | '.join(heads)} |",
+            f"|{'---|' * (1 + len(heads))}",
+        ]
+        for name, values in rows:
+            told = " | ".join("" if each is None else f"{each:.1e}" for each in values)
+            lines.append(f"| {name} | {told} |")
+    return [*lines, *_norm_times(curves), ""]
 
 
-def _accuracy(curve: Curve, rate: float) -> str:
-    runs = [run for run in curve.runs if run.rate == rate]
-    metrics = [run.metric for run in runs if run.metric is not None]
-    well = sum(run.well for run in runs)
-    ended = f" ({well} of {len(runs)})" if well < len(runs) else ""
-    if len(metrics) < 2:
+def _norm_times(curves: Mapping[tuple[Setting, int], Curve]) -> list[str]:
+    times = norm_times(curves)
+    exponents = growth(times)
+    if exponents is None:
+        return []
+    return [
+        "",
+        "The norm's own time in a square layer, medians over a run, on a CPU without the"
+        " interpreter: how it grows, not how fast a GPU is. The products around it cost the same"
+        f" in both. Between the two widest layers the time grows as n^{exponents[0]:.1f} for exact"
+        f" norms and as n^{exponents[1]:.1f} for inferred ones.",
+        "",
+        "| width | exact norms, ms | inferring them, ms |",
+        "|---|---|---|",
+        *(f"| {width} | {exact * 1e3:.3f} | {fast * 1e3:.3f} |" for width, exact, fast in times),
+    ]
+
+
+def _rate(rate: float | None) -> str:
+    return "none" if rate is None else f"{rate:g}"
+
+
+def _middle(rates: Sequence[float | None]) -> float | None:
+    """The median of the seeds' highest stable rates, the lower one of two; None counts as 0."""
+    return sorted((each or 0.0) for each in rates)[(len(rates) - 1) // 2] or None
+
+
+def _by_rate(
+    seeds: int, rate: float, mean: float | None, deviation: float | None, well: int
+) -> str:
+    ended = f" ({well} of {seeds})" if well < seeds else ""
+    if mean is None or deviation is None:
         return f"{rate:g}: -{ended}"
-    return f"{rate:g}: {fmean(metrics):.3f} ± {stdev(metrics):.3f}{ended}"
+    return f"{rate:g}: {mean:.3f} ± {deviation:.3f}{ended}"
 
 
 def _clocks(run: Run, curves: Mapping[tuple[Setting, int], Curve]) -> list[str]:
@@ -196,9 +236,7 @@ def _clocks(run: Run, curves: Mapping[tuple[Setting, int], Curve]) -> list[str]:
     for row in training_rows(run.records):
         if row.clock is not None:
             steps = ", ".join(f"{rate:g}: {step:g}" for rate, step in row.first_bad)
-            lines.append(
-                f"| {row.name} | {row.curve.steps} | {steps} | {first_bad_words(row)} |"
-            )
+            lines.append(f"| {row.name} | {row.curve.steps} | {steps} | {first_bad_words(row)} |")
     pairs = agreements(curves)
     if pairs:
         lines += ["", summary(pairs)]

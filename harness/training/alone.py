@@ -5,7 +5,7 @@ an optimiser, and somebody's own model.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from harness.training.scaler import INITIAL
 from harness.training.schedules import Schedule
 from harness.training.setting import Lane, Setting
 from harness.training.watch import About, Notes, Step, Watch
+from harness.training.workload import Measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Job:
     model: nn.Module  # in its storage dtype, on its device
     batch: Callable[[int], tuple[Tensor, ...]]  # of a step
     loss: Callable[[nn.Module, tuple[Tensor, ...]], Losses]
-    prepare: Callable[[nn.Module, object], object] | None = None
+    prepare: Callable[[nn.Module, torch.optim.Optimizer], Measure | None] | None = None
     vectors: bool = False
 
 
@@ -46,6 +47,7 @@ class Trained:
 
     notes: Notes
     seconds: float
+    measured: Mapping[str, float]
 
 
 def run_alone(
@@ -63,8 +65,7 @@ def run_alone(
     named = dict(job.model.named_parameters())
     parameters: list[Tensor] = list(named.values())
     optimizer = torch_optimizer(setting.optimizer, parameters, lane.rate)
-    if job.prepare is not None:
-        job.prepare(job.model, optimizer)
+    measure = job.prepare(job.model, optimizer) if job.prepare is not None else None
     scaler = torch.amp.GradScaler(device, init_scale=INITIAL, enabled=precision.scaled)
     schedule = Schedule(setting.schedule, steps, 1, device)
     about = About(
@@ -112,7 +113,8 @@ def run_alone(
         if not bool(alive[0]):
             break
     find_place(watch.notes[0], job, precision, setting)
-    return Trained(watch.notes[0], time.perf_counter() - started)
+    measured = measure() if measure is not None else {}
+    return Trained(watch.notes[0], time.perf_counter() - started, measured)
 
 
 def find_place(notes: Notes, job: Job, precision: Precision, setting: Setting) -> None:

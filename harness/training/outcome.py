@@ -1,6 +1,6 @@
 """What came of one run, before it is a record."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.record import Record
@@ -21,6 +21,7 @@ class Outcome:
     initial_loss: float | None
     final_loss: float | None
     final_metric: float | None
+    measured: dict[str, float] = field(default_factory=dict)  # what the workload adds
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ def training_record(
         "final_loss": outcome.final_loss,
         "final_metric": outcome.final_metric,
         "skipped_steps": notes.skipped or None,
+        "measured": outcome.measured or None,
         "history": notes.history,
         "engine": conditions.engine,
         "lanes": conditions.lanes,

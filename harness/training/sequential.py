@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from harness.training.alone import Job, Losses, run_alone
@@ -13,7 +14,7 @@ from harness.training.memory import PeakMemory
 from harness.training.outcome import Conditions, Outcome
 from harness.training.precision import PRECISIONS
 from harness.training.setting import Lane, Setting
-from harness.training.workload import Workload, data_of
+from harness.training.workload import Measure, Workload, data_of
 
 
 def run_sequential(
@@ -41,7 +42,9 @@ def run_sequential(
         job = job_of(workload, setting, model, inputs, targets, steps, lane.seed)
         trained = run_alone(job, setting, lane, precision, steps, device=device, dense=dense)
         final, metric = evaluate_model(workload, copy.deepcopy(model))
-        outcomes.append(Outcome(lane, trained.notes, initial, final, metric))
+        outcomes.append(
+            Outcome(lane, trained.notes, initial, final, metric, dict(trained.measured))
+        )
     per_epoch = max(1, len(inputs) // workload.batch_size)
     seconds = time.perf_counter() - started
     return outcomes, Conditions("alone", len(lanes), seconds, per_epoch, memory.bytes())
@@ -67,7 +70,9 @@ def job_of(
         outputs, wanted = module(given[0]).flatten(0, -2), given[1].flatten()
         return Losses(cost(outputs, wanted).mean(), outputs, wanted)
 
-    hooked = setting.normalization in workload.modules
-    return Job(
-        model, batch, loss, workload.prepare if hooked else None, workload.operation == "normalize"
-    )
+    def prepare(module: nn.Module, optimizer: torch.optim.Optimizer) -> Measure | None:
+        if workload.prepare is None or setting.normalization not in workload.modules:
+            return None
+        return workload.prepare(module, optimizer, setting.normalization)
+
+    return Job(model, batch, loss, prepare, workload.operation == "normalize")
