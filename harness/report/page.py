@@ -11,6 +11,7 @@ from harness.atlas import Kind
 from harness.render_common import printable
 from harness.report import environment, frontiers, summary, words
 from harness.report.details import as_script, page_data
+from harness.report.findings import findings
 from harness.report.heatmap import heat_maps
 from harness.report.runs import Shown, in_order, shown_runs
 from harness.report.speed import speed
@@ -57,6 +58,7 @@ def build_page(runs: Sequence[Run], *, inspection: Static | None = None) -> str:
         "left_out": data["left_out"],
         "panels": frontiers.panels(shown),
         "training": training(shown),
+        "findings": findings(shown),
         "speed": speed(shown),
         "inspection": inspection,
         "static_columns": NUMBERS,

@@ -90,7 +90,7 @@ def _section(advice: Advice, found: list[tuple[Trial, Result]]) -> list[str]:
 
 def _line(trial: Trial, result: Result) -> str:
     rates = ", ".join(f"{rate:g}" for rate in trial.rates)
-    head = f"| {_name(trial.control)}, {trial.steps} steps | {_change(trial)} | {rates} |"
+    head = f"| {name_words(trial.control)}, {trial.steps} steps | {change_words(trial)} | {rates} |"
     if result.share is None:
         told = f" ({result.reason})" if result.reason else ""
         return f"{head} {UNMEASURED}{told} | | | | |"
@@ -101,7 +101,8 @@ def _line(trial: Trial, result: Result) -> str:
     )
 
 
-def _name(setting: Setting) -> str:
+def name_words(setting: Setting) -> str:
+    """A setting, without what every one has."""
     extra = [
         f"{name} {value}"
         for name, value in setting.options.items()
@@ -110,7 +111,7 @@ def _name(setting: Setting) -> str:
     return " ".join([setting.workload, setting.path, setting.precision, *extra])
 
 
-def _change(trial: Trial) -> str:
+def change_words(trial: Trial) -> str:
     """What the treatment changes, in words."""
     changed = [
         f"{axis} {getattr(trial.treatment, axis)}"
