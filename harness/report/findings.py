@@ -1,4 +1,4 @@
-"""What a run of the training suite found: slopes, sensitivity, costs side by side, advice, norms."""
+"""What trainings found: slopes, sensitivity, a naive cost beside a stable one, advice, norms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,7 +4,6 @@ What lanes are held against, and the only way for models that cannot be lanes: l
 an optimiser, and somebody's own model.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from harness.training.precision import Precision
 from harness.training.scaler import INITIAL
 from harness.training.schedules import Schedule
 from harness.training.setting import Lane, Setting
+from harness.training.stopwatch import Clock
 from harness.training.watch import About, Notes, Step, Watch
 from harness.training.workload import Measure
 
@@ -46,7 +46,7 @@ class Trained:
     """What a run by itself left: the model is changed in place."""
 
     notes: Notes
-    seconds: float
+    seconds: float  # of its steps
     measured: Mapping[str, float]
 
 
@@ -61,7 +61,7 @@ def run_alone(
     dense: bool = False,
 ) -> Trained:
     """Train one run step by step, until its parameters are not finite or the steps are done."""
-    started = time.perf_counter()
+    clock = Clock(device)
     named = dict(job.model.named_parameters())
     parameters: list[Tensor] = list(named.values())
     optimizer = torch_optimizer(setting.optimizer, parameters, lane.rate)
@@ -112,9 +112,10 @@ def run_alone(
         schedule.see(number, made.loss.detach().reshape(1))
         if not bool(alive[0]):
             break
+    seconds = clock.seconds()
     find_place(watch.notes[0], job, precision, setting)
     measured = measure() if measure is not None else {}
-    return Trained(watch.notes[0], time.perf_counter() - started, measured)
+    return Trained(watch.notes[0], seconds, measured)
 
 
 def find_place(notes: Notes, job: Job, precision: Precision, setting: Setting) -> None:

@@ -23,6 +23,7 @@ from harness.training.scaler import LaneScaler
 from harness.training.schedules import Schedule
 from harness.training.sequential import job_of
 from harness.training.setting import Lane, Setting
+from harness.training.stopwatch import Clock
 from harness.training.watch import About, Step, Watch
 from harness.training.workload import Workload, data_of
 
@@ -84,9 +85,11 @@ def run_lanes(
     targets = data.train_targets.to(device)
     orders = {seed: order(len(inputs), workload.batch_size, steps, seed) for seed in models}
     initial, _ = evaluate_lanes(workload, stacked, flat)
+    clock = Clock(device)
     flat = _train(
         workload, setting, precision, stacked, flat, lanes, steps, watch, orders, inputs, targets
     )
+    training = clock.seconds()
     for lane, notes in zip(lanes, watch.notes, strict=True):
         if notes.first_bad is not None:
             model = models[lane.seed].to(flat.device, precision.storage)
@@ -99,7 +102,10 @@ def run_lanes(
         Outcome(lane, watch.notes[place], initial[place], final[place], metric[place])
         for place, lane in enumerate(lanes)
     ]
-    return outcomes, Conditions("lanes", len(lanes), seconds, per_epoch, memory.bytes())
+    made = sum(notes.steps for notes in watch.notes)
+    return outcomes, Conditions(
+        "lanes", len(lanes), seconds, training, made, per_epoch, memory.bytes()
+    )
 
 
 def _about(

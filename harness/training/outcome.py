@@ -30,7 +30,9 @@ class Conditions:
 
     engine: str  # "lanes" or "alone"
     lanes: int  # beside each other
-    seconds: float  # of all of them
+    seconds: float  # of all of them, with their evaluation
+    training: float  # of these, for their steps alone
+    steps: int  # of all of them, as far as they went
     steps_per_epoch: int
     peak_bytes: int | None = None  # of memory taken by all of them together
 
@@ -89,7 +91,7 @@ def training_record(
         "history": notes.history,
         "engine": conditions.engine,
         "lanes": conditions.lanes,
-        "steps_per_second": round(steps * conditions.lanes / max(conditions.seconds, 1e-9), 3),
+        "steps_per_second": round(conditions.steps / max(conditions.training, 1e-9), 3),
         "peak_bytes": conditions.peak_bytes,
         "refined": True if refined else None,
         "seconds": round(conditions.seconds, 6),

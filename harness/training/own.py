@@ -110,7 +110,7 @@ def run_own(
     started = time.perf_counter()
     memory = PeakMemory(device)
     precision = PRECISIONS[setting.precision]
-    outcomes = []
+    outcomes, training = [], 0.0
     for lane in lanes:
         made = _made(own.name, own.make, lane.seed)
         model = made.model.to(device, precision.storage)
@@ -122,10 +122,14 @@ def run_own(
             lambda module, batch, made=made: Losses(_scalar(own.name, made, module, batch)),  # type: ignore[misc]
         )
         trained = run_alone(job, setting, lane, precision, steps, device=device)
+        training += trained.seconds
         final = _evaluated(made, model, judge, device)
         outcomes.append(Outcome(lane, trained.notes, initial, final, None))
     seconds = time.perf_counter() - started
-    return outcomes, Conditions("alone", len(lanes), seconds, max(1, steps), memory.bytes())
+    count = sum(each.notes.steps for each in outcomes)
+    return outcomes, Conditions(
+        "alone", len(lanes), seconds, training, count, max(1, steps), memory.bytes()
+    )
 
 
 def _made(name: str, make: Callable[[int], Training], seed: int) -> Training:

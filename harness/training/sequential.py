@@ -35,19 +35,23 @@ def run_sequential(
     if inputs.is_floating_point():
         inputs = inputs.to(precision.storage)
     targets = data.train_targets.to(device)
-    outcomes = []
+    outcomes, training = [], 0.0
     for lane in lanes:
         model = initial_model(workload, setting, lane.seed).to(device, precision.storage)
         initial, _ = evaluate_model(workload, copy.deepcopy(model))
         job = job_of(workload, setting, model, inputs, targets, steps, lane.seed)
         trained = run_alone(job, setting, lane, precision, steps, device=device, dense=dense)
+        training += trained.seconds
         final, metric = evaluate_model(workload, copy.deepcopy(model))
         outcomes.append(
             Outcome(lane, trained.notes, initial, final, metric, dict(trained.measured))
         )
     per_epoch = max(1, len(inputs) // workload.batch_size)
     seconds = time.perf_counter() - started
-    return outcomes, Conditions("alone", len(lanes), seconds, per_epoch, memory.bytes())
+    made = sum(each.notes.steps for each in outcomes)
+    return outcomes, Conditions(
+        "alone", len(lanes), seconds, training, made, per_epoch, memory.bytes()
+    )
 
 
 def job_of(

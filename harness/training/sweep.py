@@ -1,8 +1,7 @@
 """The runs of one curve: the engine is chosen by measurement, the grid widened and refined."""
 
 import itertools
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from harness.record import Record
@@ -13,8 +12,9 @@ from harness.training.plan import TrainingItem
 from harness.training.precision import PRECISIONS
 from harness.training.sequential import run_sequential
 from harness.training.setting import Lane
+from harness.training.stopwatch import Clock
 
-_PROBE_STEPS = 3
+_PROBE_STEPS = 8
 _WIDENED = 2  # times, each by a decade
 
 # (workload, precision, storage of the cost) -> whether lanes were faster; of this process.
@@ -93,17 +93,37 @@ def _lanes_faster(item: TrainingItem, lanes: Sequence[Lane], device: str) -> boo
         return False
     key = (workload.name, setting.precision, str(setting.path == "triton"), setting.normalization)
     if key not in _CHOSEN:
-        seconds = []
-        for engine, some in ((run_lanes, lanes[:count]), (run_sequential, lanes[:1])):
-            engine(workload, setting, some, 1, device=device)  # what the first call alone costs
-            times = []
-            for steps in (1, 1 + _PROBE_STEPS):
-                started = time.perf_counter()
-                engine(workload, setting, some, steps, device=device)
-                times.append(time.perf_counter() - started)
-            seconds.append((times[1] - times[0]) / len(some))
-        _CHOSEN[key] = seconds[0] <= seconds[1]
+        together, alone = (
+            _seconds(
+                lambda steps: run_lanes(workload, setting, lanes[:count], steps, device=device),
+                device,
+            ),
+            _seconds(
+                lambda steps: run_sequential(workload, setting, lanes[:1], steps, device=device),
+                device,
+            ),
+        )
+        _CHOSEN[key] = together <= count * alone
     return _CHOSEN[key]
+
+
+def _seconds(engine: Callable[[int], object], device: str) -> float:
+    """What a few steps of an engine take, without what every run takes besides; the least of two.
+
+    Before them come steps that are not counted: the first call of anything takes longer.
+    """
+    engine(1)
+    found = []
+    for _ in range(2):
+        short, long = (_of(engine, steps, device) for steps in (1, 1 + _PROBE_STEPS))
+        found.append(long - short)
+    return min(found)
+
+
+def _of(engine: Callable[[int], object], steps: int, device: str) -> float:
+    clock = Clock(device, busy=True)
+    engine(steps)
+    return clock.seconds()
 
 
 def _losses(records: Sequence[Record]) -> dict[float, float]:

@@ -29,6 +29,7 @@ class Notes:
     """Of one lane."""
 
     first_bad: FirstBad | None = None
+    steps: int = 0  # made
     skipped: int = 0  # steps that loss scaling left out
     skipped_in_a_row: int = 0
     history: dict[str, list[float | None]] = field(default_factory=lambda: {"step": []})
@@ -80,6 +81,8 @@ class Watch:
         about = self._about
         if self._start is None:
             self._start = _norms(step.before).tolist()
+        for lane in lanes:
+            self.notes[lane].steps += 1
         loss_ok = torch.isfinite(step.losses)
         # What is not finite in a gradient is not finite in the parameters after it, unless loss
         # scaling left the step out: one look at either is enough.
