@@ -39,6 +39,7 @@ class Job:
     loss: Callable[[nn.Module, tuple[Tensor, ...]], Losses]
     prepare: Callable[[nn.Module, torch.optim.Optimizer], Measure | None] | None = None
     vectors: bool = False
+    plain: bool = False  # outputs of which only the size is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def run_alone(
         setting.optimizer in ("adam", "adamw"),
         job.vectors,
         dense,
+        job.plain,
     )
     watch = Watch(about, 1)
     for number in range(steps):

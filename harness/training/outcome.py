@@ -107,10 +107,10 @@ def training_record(
     )
 
 
-def unsupported_record(
-    setting: Setting, operation: str, steps: int, lane: Lane, reason: str
+def fault_record(
+    setting: Setting, operation: str, steps: int, lane: Lane, reason: str, verdict: Verdict
 ) -> Record:
-    """The record of a run that cannot be had here."""
+    """The record of a run that cannot be had here, or of somebody's own model that raised."""
     data = {
         "workload": setting.workload,
         "precision": setting.precision,
@@ -130,6 +130,6 @@ def unsupported_record(
         operation,
         setting.path,
         PRECISIONS[setting.precision].dtype,
-        Verdict.UNSUPPORTED,
+        verdict,
         data,
     )

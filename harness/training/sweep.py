@@ -4,15 +4,17 @@ import itertools
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from harness.errors import InputError
 from harness.record import Record
 from harness.training.lanes import run_lanes
-from harness.training.outcome import Conditions, Outcome, training_record, unsupported_record
+from harness.training.outcome import Conditions, Outcome, fault_record, training_record
 from harness.training.own import OwnWorkload, run_own
 from harness.training.plan import TrainingItem
 from harness.training.precision import PRECISIONS
 from harness.training.sequential import run_sequential
 from harness.training.setting import Lane
 from harness.training.stopwatch import Clock
+from harness.verdict import Verdict
 
 _PROBE_STEPS = 8
 _WIDENED = 2  # times, each by a decade
@@ -22,20 +24,28 @@ _CHOSEN: dict[tuple[str, ...], bool] = {}
 
 
 def sweep_curve(item: TrainingItem, *, device: str) -> list[Record]:
-    """Train all runs of an item and return their records, the grid's before the refined ones."""
+    """Train all runs of an item and return their records, the grid's last.
+
+    The grid's ids are what --resume looks for: where a write was cut off, some of them are missing.
+    """
     reason = _unsupported(item, device)
     if reason is not None:
         lane = item.lanes()[0]
         operation = item.workload.operation
-        return [unsupported_record(item.setting, operation, item.steps, lane, reason)]
-    records = _run(item, item.lanes(), device, refined=False)
+        missing = Verdict.UNSUPPORTED
+        return [fault_record(item.setting, operation, item.steps, lane, reason, missing)]
+    grid = _run(item, item.lanes(), device, refined=False)
+    if any(each.verdict is Verdict.ERROR for each in grid):
+        return grid
+    wide: list[Record] = []
     for _ in range(_WIDENED if item.widen else 0):
-        more = _beyond(records)
+        more = _beyond(grid + wide)
         if not more:
             break
-        records += _run(item, item.lanes(more), device, refined=False)
-    between = _between(records, item.refine)
-    return records + (_run(item, item.lanes(between), device, refined=True) if between else [])
+        wide += _run(item, item.lanes(more), device, refined=False)
+    between = _between(grid + wide, item.refine)
+    refined = _run(item, item.lanes(between), device, refined=True) if between else []
+    return refined + wide + grid
 
 
 def _unsupported(item: TrainingItem, device: str) -> str | None:
@@ -47,7 +57,15 @@ def _unsupported(item: TrainingItem, device: str) -> str | None:
 
 def _run(item: TrainingItem, lanes: Sequence[Lane], device: str, *, refined: bool) -> list[Record]:
     records = []
-    for outcomes, conditions in _trained(item, lanes, device):
+    try:
+        trained = _trained(item, lanes, device)
+    except InputError as error:  # somebody's own model raised in the middle of a run
+        operation, broken = item.workload.operation, Verdict.ERROR
+        return [
+            fault_record(item.setting, operation, item.steps, lane, str(error), broken)
+            for lane in lanes
+        ]
+    for outcomes, conditions in trained:
         records += [
             training_record(
                 item.setting,

@@ -61,6 +61,7 @@ class About:
     adaptive: bool
     vectors: bool  # the cost divides its inputs by their length
     dense: bool  # record the loss of every step
+    plain: bool = False  # what the outputs mean is not known: no probabilities, no lengths
 
 
 def thinned(step: int) -> bool:
@@ -150,6 +151,8 @@ def _numbers(step: Step, at: Tensor, about: About) -> dict[str, Tensor]:
     if step.outputs is None:
         return found
     outputs = step.outputs[at].flatten(1, -2)  # (l, R, C)
+    if about.plain:
+        return found | {"largest_logit": outputs.abs().flatten(1).amax(dim=1)}
     if about.vectors:
         length = torch.linalg.vector_norm(outputs.double(), dim=-1)
         return found | {
@@ -195,7 +198,7 @@ def _first_bad(step: Step, place: int, about: About, start: float) -> FirstBad:
         if about.vectors:
             # As the cost sees it: the length itself may underflow in a narrow dtype.
             zero_vectors = int(((outputs * outputs).sum(dim=-1) == 0).sum())
-        else:
+        elif not about.plain:
             largest = float(outputs.abs().max())
             zero_targets, zero_others = _zeros(outputs, step.targets, place)
     evidence = Evidence(

@@ -122,6 +122,39 @@ def test_own_model_that_is_not_one(function: str, message: str) -> None:
         planned(workload=(f"{TOY}:{function}",))
 
 
+def test_own_model_has_the_same_records() -> None:
+    """Where it broke and why, the size of what went into its cost, norms, memory, speed."""
+    (item,) = training_plan(
+        load_declared(TOY),
+        Filters(
+            workload=(f"{TOY}:make_breaking",), precision=("fp32",), rate=parse_range("100000")
+        ),
+        seed=0,
+    )
+    for record in sweep_curve(item, device="cpu"):
+        assert (record["phase"], record["module"], record["op"]) == ("forward", "cost", "aten.exp")
+        assert record["location"].startswith("training_toy.py:")
+        history = record["history"]
+        assert history["largest_logit"][0] < 88 < history["largest_logit"][-1]
+        assert all(history[name][0] > 0 for name in ("weight_norm", "gradient_norm"))
+        assert record["peak_bytes"] > 0
+        assert record["steps_per_second"] > 0
+
+
+def test_own_model_that_raises_later() -> None:
+    """A batch that cannot be had in the middle of a run: each run's record says so."""
+    (item,) = training_plan(
+        load_declared(TOY),
+        Filters(
+            workload=(f"{TOY}:make_raising_later",), precision=("fp32",), rate=parse_range("0.1")
+        ),
+        seed=0,
+    )
+    records = sweep_curve(item, device="cpu")
+    assert [record.verdict for record in records] == [Verdict.ERROR, Verdict.ERROR]
+    assert "batch(3) raised IndexError: no more samples" in records[0]["reason"]
+
+
 def test_the_command_says_so_in_one_sentence(stability: Stability, tmp_path: Path) -> None:
     """Exit 4, and no run directory."""
     out = tmp_path / "run"

@@ -99,3 +99,24 @@ def make_with_rows(seed: int) -> Training:
 
 def make_nothing(seed: int) -> object:
     return {"model": model("none")}
+
+
+def make_raising_later(seed: int) -> Training:
+    made = make(seed)
+
+    def batch(step: int) -> tuple[Tensor, ...]:
+        if step == 3:
+            raise IndexError("no more samples")
+        return made.batch(step)
+
+    return Training(made.model, batch, made.loss, steps=10)
+
+
+def make_breaking(seed: int) -> Training:
+    """The logarithm of a softmax, by hand, at rates beyond all reason."""
+    made = make(seed)
+
+    def loss(network: nn.Module, points: Tensor, classes: Tensor) -> Tensor:
+        return naive(network(points), classes).mean()
+
+    return Training(made.model, made.batch, loss, steps=10)
