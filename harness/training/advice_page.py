@@ -84,7 +84,6 @@ def _section(advice: Advice, found: list[tuple[Trial, Result]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [_line(trial, result) for trial, result in found]
-    lines += [f"\nNot measured: {each}." for each in advice.unmeasured]
     return [*lines, ""]
 
 

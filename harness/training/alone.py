@@ -80,40 +80,41 @@ def run_alone(
         job.plain,
     )
     watch = Watch(about, 1)
-    for number in range(steps):
-        before = _flat(parameters)
-        for group in optimizer.param_groups:
-            group["lr"] = lane.rate * float(schedule.factor(number)[0])
-        optimizer.zero_grad(set_to_none=True)
-        with precision.forward(device):
-            made = job.loss(job.model, job.batch(number))
-        scale = scaler.get_scale() if precision.scaled else None
-        scaler.scale(made.loss).backward()
-        scaler.unscale_(optimizer)
-        gradient = _flat([_gradient(each) for each in parameters])
-        skipped = bool(precision.scaled and not torch.isfinite(gradient).all())
-        if setting.clip is not None:
-            nn.utils.clip_grad_norm_(parameters, setting.clip)
-        scaler.step(optimizer)
-        scaler.update()
-        after = _flat(parameters)
-        alive = watch.see(
-            Step(
-                number,
-                made.loss.detach().reshape(1),
-                made.outputs.detach()[None] if made.outputs is not None else None,
-                made.targets[None] if made.targets is not None else None,
-                before,
-                gradient,
-                after,
-                torch.tensor([scale]) if scale is not None else None,
-                torch.tensor([skipped], device=after.device) if scale is not None else None,
-            ),
-            [0],
-        )
-        schedule.see(number, made.loss.detach().reshape(1))
-        if not bool(alive[0]):
-            break
+    with precision.products():
+        for number in range(steps):
+            before = _flat(parameters)
+            for group in optimizer.param_groups:
+                group["lr"] = lane.rate * float(schedule.factor(number)[0])
+            optimizer.zero_grad(set_to_none=True)
+            with precision.forward(device):
+                made = job.loss(job.model, job.batch(number))
+            scale = scaler.get_scale() if precision.scaled else None
+            scaler.scale(made.loss).backward()
+            scaler.unscale_(optimizer)
+            gradient = _flat([_gradient(each) for each in parameters])
+            skipped = bool(precision.scaled and not torch.isfinite(gradient).all())
+            if setting.clip is not None:
+                nn.utils.clip_grad_norm_(parameters, setting.clip)
+            scaler.step(optimizer)
+            scaler.update()
+            after = _flat(parameters)
+            alive = watch.see(
+                Step(
+                    number,
+                    made.loss.detach().reshape(1),
+                    made.outputs.detach()[None] if made.outputs is not None else None,
+                    made.targets[None] if made.targets is not None else None,
+                    before,
+                    gradient,
+                    after,
+                    torch.tensor([scale]) if scale is not None else None,
+                    torch.tensor([skipped], device=after.device) if scale is not None else None,
+                ),
+                [0],
+            )
+            schedule.see(number, made.loss.detach().reshape(1))
+            if not bool(alive[0]):
+                break
     seconds = clock.seconds()
     find_place(watch.notes[0], job, precision, setting)
     measured = measure() if measure is not None else {}

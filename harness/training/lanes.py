@@ -86,9 +86,20 @@ def run_lanes(
     orders = {seed: order(len(inputs), workload.batch_size, steps, seed) for seed in models}
     initial, _ = evaluate_lanes(workload, stacked, flat)
     clock = Clock(device)
-    flat = _train(
-        workload, setting, precision, stacked, flat, lanes, steps, watch, orders, inputs, targets
-    )
+    with precision.products():
+        flat = _train(
+            workload,
+            setting,
+            precision,
+            stacked,
+            flat,
+            lanes,
+            steps,
+            watch,
+            orders,
+            inputs,
+            targets,
+        )
     training = clock.seconds()
     for lane, notes in zip(lanes, watch.notes, strict=True):
         if notes.first_bad is not None:

@@ -49,6 +49,8 @@ def sweep_curve(item: TrainingItem, *, device: str) -> list[Record]:
 
 
 def _unsupported(item: TrainingItem, device: str) -> str | None:
+    if item.gpu and device != "cuda":
+        return "declared for a GPU"
     found = PRECISIONS[item.setting.precision].unsupported(device)
     if found is not None or isinstance(item.workload, OwnWorkload):
         return found

@@ -1,5 +1,7 @@
 """A small training suite: two clouds of points, and settings that break at known places."""
 
+import time
+
 import torch
 from torch import Tensor, nn
 
@@ -120,3 +122,14 @@ def make_breaking(seed: int) -> Training:
         return naive(network(points), classes).mean()
 
     return Training(made.model, made.batch, loss, steps=10)
+
+
+def make_slowly(seed: int) -> Training:
+    """Slow enough to be interrupted: a curve of two rates and two seeds takes two seconds."""
+    made = make(seed)
+
+    def batch(step: int) -> tuple[Tensor, ...]:
+        time.sleep(0.05)
+        return made.batch(step)
+
+    return Training(made.model, batch, made.loss, steps=10)

@@ -6,7 +6,7 @@ the advice and changes nothing else. Five seeds, or more where only some of them
 
 from dataclasses import replace
 
-from harness.training.declare import Advice, Trial
+from harness.training.declare import Advice, Level, Trial
 from harness.training.setting import Setting
 
 # Controls, with the rates at which each goes wrong. In half precision a perceptron's naive cost
@@ -53,7 +53,7 @@ def _seeds(control: Setting, **changed: str | float) -> int:
 
 def _trials(
     *controls: tuple[Setting, tuple[float, ...], int], rate_factor: float = 1.0,
-    steps_factor: int = 1, **changed: str | float,
+    steps_factor: int = 1, level: Level = "full", **changed: str | float,
 ) -> tuple[Trial, ...]:  # fmt: skip
     """One trial a control: the treatment is the control with some axes changed."""
     return tuple(
@@ -65,6 +65,7 @@ def _trials(
             rate_factor=rate_factor,
             steps_factor=steps_factor,
             seeds=_seeds(control, **changed),
+            level=level,
         )
         for control, rates, steps in controls
     )
@@ -78,6 +79,7 @@ _RAWS = (_RAW, _RAW_RATES, _RAW_STEPS)
 _ZEROS = (_ZERO, _ZERO_RATES, 200)
 _HALF_ZEROS = (replace(_ZERO, precision="fp16"), _ZERO_RATES, 200)
 _LARGES = (_LARGE, (0.03, 0.1), _HALF_STEPS)
+_WIDES = (Setting("digits_wide_2048", "naive", "fp32"), _STEEP_RATES, _HALF_STEPS)
 _TEXT = (_WORDS, _WORDS_RATES, _WORDS_STEPS)
 
 ADVICE = (
@@ -182,8 +184,9 @@ ADVICE = (
         (
             *_trials(_HALVES, _LOGISTICS, _STEEPS, _RAWS, _CONVS, _TEXT, path="torch"),
             *_trials(_HALVES, path="stable"),
+            # Whole trainings by the Triton kernel, which the interpreter takes hours for.
+            *_trials(_HALVES, _LOGISTICS, _CONVS, _TEXT, path="triton", level="gpu"),
         ),
-        unmeasured=("the Triton kernel over whole trainings: on a GPU, path triton",),
     ),
     Advice(
         "FastNorm",
@@ -195,7 +198,7 @@ ADVICE = (
                 (replace(_STEEP, normalization="weight"), _STEEP_RATES, _HALF_STEPS),
                 normalization="fastnorm",
             ),
+            *_trials(_WIDES, normalization="fastnorm", level="gpu"),
         ),
-        unmeasured=("larger models and longer trainings: on a GPU",),
     ),
 )
