@@ -54,6 +54,7 @@ class Findings:
     letter: str
     rows: tuple[Row, ...]
     rows_left_out: int
+    unmeasured: tuple[str, ...]  # curves that could not be had, and why
     agreement: str  # one paragraph, empty without pairs
     pairs: tuple[Pair, ...]
     advice: tuple[Tried, ...]
@@ -72,7 +73,8 @@ def findings(runs: Sequence[Shown]) -> list[Findings]:
 def _of(shown: Shown) -> Findings:
     records = list(shown.of_suite("training"))
     curves = curves_of(records)
-    rows = [row for row in training_rows(records) if row.curve.runs]
+    every = training_rows(records)
+    rows = [row for row in every if row.curve.runs]
     pairs = agreements(curves)
     periods, drifted = drifts(curves)
     times = norm_times(curves)
@@ -80,6 +82,7 @@ def _of(shown: Shown) -> Findings:
         shown.letter,
         tuple(rows[:MOST_ROWS]),
         max(0, len(rows) - MOST_ROWS),
+        tuple(f"{row.name}: {row.curve.unsupported}" for row in every if not row.curve.runs),
         summary(pairs) if pairs else "",
         tuple(
             _pair(pair, f"p{shown.letter}{place}")
@@ -116,6 +119,8 @@ def _pair(pair: Agreement, prefix: str) -> Pair:
 
 
 def _draw(figure: "Figure", pair: Agreement) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.05, right=0.985, bottom=0.2, top=0.88, wspace=0.18)
     both = [each for each in pair.steps if each.difference is not None]
@@ -126,6 +131,8 @@ def _draw(figure: "Figure", pair: Agreement) -> None:
     apart = [max(each.difference or 0.0, 1e-8) for each in both]
     right.plot([e.step for e in both], apart, color=INKS["s0"], lw=1.0)
     right.set_yscale("log")
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+    right.yaxis.set_minor_formatter(NullFormatter())
     for axes, title in (
         (left, f"batch loss: thin naive, thick {pair.stable_path}; × the break"),
         (right, "relative difference until the break"),

@@ -19,6 +19,7 @@ from harness.report.static import NUMBERS, Static
 from harness.report.training import training
 from harness.store import Run
 from harness.table import COLUMNS
+from harness.training.render import sensitivity_words
 from harness.unmeasured import dtype_order
 from harness.verdict import Verdict
 
@@ -121,6 +122,7 @@ def _environment() -> Any:
     )
     for each in (words.short, words.count, words.many, words.breakable):
         made.filters[each.__name__] = each
+    made.filters["sensitivity"] = sensitivity_words
     return made
 
 

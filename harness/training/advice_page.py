@@ -194,7 +194,7 @@ def _norm_times(curves: Mapping[tuple[Setting, int], Curve]) -> list[str]:
         return []
     return [
         "",
-        "The norm's own time in a square layer, medians over a run, on a CPU without the"
+        "The norm's own time in a square layer, the least over a run, on a CPU without the"
         " interpreter: how it grows, not how fast a GPU is. The products around it cost the same"
         f" in both. Between the two widest layers the time grows as n^{exponents[0]:.1f} for exact"
         f" norms and as n^{exponents[1]:.1f} for inferred ones.",

@@ -6,8 +6,6 @@ forward pass, against that of inferring them, which FastNorm does in a hook behi
 step. The products around the norm cost the same in both.
 """
 
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from torch import nn
 
 import kernels
+from harness.training.stopwatch import Clock
 from kernels.weight_norm import linear
 
 # FastNorm, and three that are looked at after every step: refreshed after so many, or never. These
@@ -55,14 +54,14 @@ def prepare(
 
 
 def exact_seconds(layer: nn.Module) -> float:
-    """The exact norms of a layer's weight, a median."""
+    """The exact norms of a layer's weight, the least of some rounds."""
     weight = layer.weight_v.detach()
     times = []
     for _ in range(_ROUNDS):
-        started = time.perf_counter()
+        clock = Clock(weight.device.type, busy=True)
         linear.exact_norms(weight)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+        times.append(clock.seconds())
+    return min(times)
 
 
 def _size(layer: nn.Module) -> int:
@@ -74,15 +73,17 @@ class _Measured:
 
     def __init__(self, layers: list[Any]) -> None:
         self._layers = layers
+        self._device = layers[0].weight_v.device.type
         self._times: list[float] = []
-        self._started = 0.0
+        self._clock: Clock | None = None
         self._drift = 0.0
 
     def begin(self, *_: object) -> None:
-        self._started = time.perf_counter()
+        self._clock = Clock(self._device, busy=True)
 
     def end(self, *_: object) -> None:
-        self._times.append(time.perf_counter() - self._started)
+        if self._clock is not None:
+            self._times.append(self._clock.seconds())
 
     def look(self, *_: object) -> None:
         self._drift = max(self._drift, *(layer.drift() for layer in self._layers))
@@ -90,5 +91,5 @@ class _Measured:
     def numbers(self, watched: bool) -> dict[str, float]:
         found = {"inferred": float(sum(each.norm_statistics.inferred for each in self._layers))}
         if self._times:
-            found["norm_seconds"] = statistics.median(self._times)
+            found["norm_seconds"] = min(self._times)
         return found | ({"norm_drift": self._drift} if watched else {})

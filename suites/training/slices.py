@@ -219,7 +219,7 @@ _FASTNORM = (
         ),
         (0.01,),
         seeds=1,
-        steps=6,
+        steps=12,
     ),
 )
 
