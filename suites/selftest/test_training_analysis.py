@@ -34,6 +34,21 @@ def run(setting: Setting, rate: float, seed: int, *, steps: int = STEPS, **outco
     return Record(name, "training", "cross_entropy", setting.path, "fp16", verdict, data | outcome)
 
 
+def clocked() -> list[Record]:
+    """A naive cost that breaks at 3 / rate, two steps late, and torch's, equal to it until then."""
+    steps = list(range(20))
+    losses = [2.0 / (1 + step) for step in steps]
+    broke = {
+        **{"phase": "forward", "module": "cost", "op": "aten.log", "cause": "log_of_zero"},
+        "history": {"step": steps, "loss": [*losses[:5], *[None] * 15]},
+    }
+    pairs = [(rate, seed) for rate in (0.03, 0.1, 0.3) for seed in (0, 1)]
+    return [
+        *(run(NAIVE, r, s, steps=400, first_bad_step=round(3 / r) + 2, **broke) for r, s in pairs),
+        *(run(STABLE, r, s, steps=400, history={"step": steps, "loss": losses}) for r, s in pairs),
+    ]
+
+
 def only(records: list[Record]) -> Curve:
     (curve,) = curves_of(records).values()
     return curve

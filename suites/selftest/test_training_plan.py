@@ -1,5 +1,6 @@
 """What would run: filters, rates, levels, and somebody's own model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,23 @@ def test_what_cannot_be_had_is_recorded_with_its_reason() -> None:
     (record,) = sweep_curve(item, device="cpu")
     assert record.verdict is Verdict.UNSUPPORTED
     assert "NVIDIA" in record["reason"]
+
+
+def test_what_is_declared_for_a_gpu_waits_for_one() -> None:
+    """Whole trainings by the Triton kernel are part of --full, and say why they were not run.
+
+    Their control, which other trials need, is run.
+    """
+    full = training_plan(load_declared(), Filters(full=True), seed=0)
+    waiting = [item for item in full if item.gpu]
+    assert {"triton"} < {item.setting.path for item in waiting}
+    (record,) = sweep_curve(waiting[0], device="cpu")
+    assert (record.verdict, record["reason"]) == (Verdict.UNSUPPORTED, "declared for a GPU")
+    assert not any(item.gpu for item in training_plan(load_declared(), Filters(), seed=0))
+    control = replace(waiting[0].setting, path="naive")
+    run_here = [item for item in full if item.setting == control]
+    assert run_here
+    assert not any(item.gpu for item in run_here)
 
 
 def test_seeds_follow_the_run() -> None:

@@ -14,7 +14,7 @@ from harness.store import Run, load
 from harness.training.declare import load_declared
 from suites.selftest.conftest import ROOT, Stability
 from suites.selftest.test_cli import strict
-from suites.selftest.test_training_analysis import NAIVE, STABLE, run
+from suites.selftest.test_training_analysis import NAIVE, STABLE, clocked, run
 from suites.selftest.training_toy import ADVICE
 
 OWN = (
@@ -137,27 +137,7 @@ def test_the_committed_page_is_that_of_the_committed_run(
 
 def test_the_table_fits_a_screen(stability: Stability, written: Run, tmp_path: Path) -> None:
     """At 80 columns no line is wrapped, and slope, place and agreement are all there."""
-    steps = list(range(0, 20))
-    losses = [2.0 / (1 + step) for step in steps]
-    records = [
-        run(
-            *(NAIVE, rate, seed),
-            steps=400,
-            first_bad_step=round(3 / rate) + 2,
-            phase="forward",
-            module="cost",
-            op="aten.log",
-            cause="log_of_zero",
-            history={"step": steps, "loss": [*losses[:5], *[None] * 15]},
-        )
-        for rate in (0.03, 0.1, 0.3)
-        for seed in (0, 1)
-    ]
-    records += [
-        run(STABLE, rate, seed, steps=400, history={"step": steps, "loss": losses})
-        for rate in (0.03, 0.1, 0.3)
-        for seed in (0, 1)
-    ]
+    records = clocked()
     lines = "".join(each.to_json() + "\n" for each in records)
     (written.directory / "records.jsonl").write_text(lines)
     done = stability("table", written.directory)
