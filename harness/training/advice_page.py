@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.store import Run
-from harness.training.agreement import agreements, summary
+from harness.training.agreement import Agreement, agreements, longest, summary, thinned
 from harness.training.curves import Curve, curves_of
 from harness.training.declare import Advice, Trial
-from harness.training.norms import accuracies, drifts, growth, norm_times
+from harness.training.norms_page import factor_words, fastnorm_lines
 from harness.training.render import first_bad_words
 from harness.training.setting import Setting
 from harness.training.table import training_rows
@@ -28,6 +28,7 @@ _AXES = (
     *("workload", "path", "precision", "normalization"),
     *("initialization", "optimizer", "schedule", "clip"),
 )
+_PAIRS = 3  # shown step by step
 _ORDER = (HELPS, DELAYS, NOTHING, HARMS, UNCLEAR, UNMEASURED)
 
 
@@ -66,7 +67,7 @@ def advice_markdown(run: Run, advice: Sequence[Advice], folder: Path) -> str:
     ]
     for each, found in judged:
         lines += _section(each, found)
-    lines += _fastnorm(curves)
+    lines += fastnorm_lines(curves)
     lines += _clocks(run, curves)
     return "\n".join(lines) + "\n"
 
@@ -96,7 +97,7 @@ def _line(trial: Trial, result: Result) -> str:
     counts = f"{result.control_well} → {result.treatment_well} of {result.pairs}"
     return (
         f"{head} **{result.verdict}** | {counts} | {_signed(result.share)} |"
-        f" {_times(result.delay)} | {_times(result.loss)} |"
+        f" {factor_words(result.delay)} | {factor_words(result.loss)} |"
     )
 
 
@@ -128,10 +129,6 @@ def _signed(found: Interval) -> str:
     return f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
-def _times(found: Interval | None) -> str:
-    return "" if found is None else f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
-
-
 def _counted(found: list[tuple[Trial, Result]]) -> str:
     words = [result.verdict for _, result in found]
     return ", ".join(f"{word} {words.count(word)}" for word in _ORDER if word in words)
@@ -145,82 +142,6 @@ def _short(found: list[tuple[Trial, Result]]) -> str:
     before = sum(result.control_well for result in measured)
     after = sum(result.treatment_well for result in measured)
     return f"ends well: {before} → {after} of {sum(result.pairs for result in measured)}"
-
-
-def _fastnorm(curves: Mapping[tuple[Setting, int], Curve]) -> list[str]:
-    """Its claims, from runs that differ in the normalisation alone."""
-    lines = [
-        "## FastNorm's claims",
-        "",
-        "Beside weight normalisation and none. Accuracy on the test set of the runs that ended"
-        " well, mean ± standard deviation over seeds, how many in brackets where not all did."
-        " **stable**: the highest rate at which and below which every run ended well, and the"
-        " median of the seeds' own. **spread**: the standard deviation over seeds relative to no"
-        " normalisation, over the rates at which all runs of both ended well, with its 95%"
-        " interval (F distribution).",
-        "",
-        "| training | steps, seeds | normalisation | stable | spread | accuracy by rate |",
-        "|---|---|---|---|---|---|",
-    ]
-    for each in accuracies(curves):
-        told = "; ".join(_by_rate(each.seeds, *one) for one in each.by_rate)
-        lines.append(
-            f"| {each.name} | {each.steps}, {each.seeds} | {each.normalization} |"
-            f" {_rate(each.stable)}, {_rate(_middle(each.stable_by_seed))} |"
-            f" {_times(each.spread)} | {told} |"
-        )
-    periods, rows = drifts(curves)
-    if rows:
-        heads = [f"every {each} steps" if each.isdigit() else each for each in periods]
-        lines += [
-            "",
-            "Largest relative drift of an inferred norm over a whole run, by dtype of the weight"
-            " and refresh period. Halves are inferred here on request; by default their norms are"
-            " computed.",
-            "",
-            f"| refreshed | {' | '.join(heads)} |",
-            f"|{'---|' * (1 + len(heads))}",
-        ]
-        for name, values in rows:
-            told = " | ".join("" if each is None else f"{each:.1e}" for each in values)
-            lines.append(f"| {name} | {told} |")
-    return [*lines, *_norm_times(curves), ""]
-
-
-def _norm_times(curves: Mapping[tuple[Setting, int], Curve]) -> list[str]:
-    times = norm_times(curves)
-    exponents = growth(times)
-    if exponents is None:
-        return []
-    return [
-        "",
-        "The norm's own time in a square layer, the least over a run, on a CPU without the"
-        " interpreter: how it grows, not how fast a GPU is. The products around it cost the same"
-        f" in both. Between the two widest layers the time grows as n^{exponents[0]:.1f} for exact"
-        f" norms and as n^{exponents[1]:.1f} for inferred ones.",
-        "",
-        "| width | exact norms, ms | inferring them, ms |",
-        "|---|---|---|",
-        *(f"| {width} | {exact * 1e3:.3f} | {fast * 1e3:.3f} |" for width, exact, fast in times),
-    ]
-
-
-def _rate(rate: float | None) -> str:
-    return "none" if rate is None else f"{rate:g}"
-
-
-def _middle(rates: Sequence[float | None]) -> float | None:
-    """The median of the seeds' highest stable rates, the lower one of two; None counts as 0."""
-    return sorted((each or 0.0) for each in rates)[(len(rates) - 1) // 2] or None
-
-
-def _by_rate(
-    seeds: int, rate: float, mean: float | None, deviation: float | None, well: int
-) -> str:
-    ended = f" ({well} of {seeds})" if well < seeds else ""
-    if mean is None or deviation is None:
-        return f"{rate:g}: -{ended}"
-    return f"{rate:g}: {mean:.3f} ± {deviation:.3f}{ended}"
 
 
 def _clocks(run: Run, curves: Mapping[tuple[Setting, int], Curve]) -> list[str]:
@@ -237,7 +158,24 @@ def _clocks(run: Run, curves: Mapping[tuple[Setting, int], Curve]) -> list[str]:
         if row.clock is not None:
             steps = ", ".join(f"{rate:g}: {step:g}" for rate, step in row.first_bad)
             lines.append(f"| {row.name} | {row.curve.steps} | {steps} | {first_bad_words(row)} |")
-    pairs = agreements(curves)
-    if pairs:
-        lines += ["", summary(pairs)]
+    return [*lines, *_bangs(agreements(curves))]
+
+
+def _bangs(pairs: list[Agreement]) -> list[str]:
+    """The pairs that went furthest together, step by step."""
+    if not pairs:
+        return []
+    lines = ["", "## Identical until the bang", "", summary(pairs)]
+    for pair in longest(pairs)[:_PAIRS]:
+        lines += [
+            "",
+            f"{pair.name}: the naive cost broke at step {pair.broke_at}.",
+            "",
+            f"| step | naive | {pair.stable_path} | relative difference |",
+            "|---|---|---|---|",
+        ]
+        for each in thinned(pair):
+            naive = "not finite" if each.naive is None else f"{each.naive:.6g}"
+            apart = "" if each.difference is None else f"{each.difference:.1e}"
+            lines.append(f"| {each.step} | {naive} | {each.stable:.6g} | {apart} |")
     return lines

@@ -100,7 +100,7 @@ def summary(pairs: list[Agreement]) -> str:
     shares = [(each.same_until + 1) / each.broke_at for each in pairs]
     goes_on = sum(each.loss_after < each.loss_before for each in pairs)
     return (
-        f"Identical until the bang: {len(pairs)} runs of a naive cost that broke, beside torch's of"
+        f"{len(pairs)} runs of a naive cost that broke, beside torch's of"
         f" the same seed. In {same} of them the losses agree within 1% at every recorded step"
         f" before the break; half of the pairs do so for at least {median(shares):.0%} of the way."
         f" In {goes_on} torch's loss is lower at the end than just before the break of the other."

@@ -11,7 +11,7 @@ from statistics import fmean, variance
 
 from harness.training.curves import Curve
 from harness.training.setting import Setting
-from harness.training.trials import Interval
+from harness.training.trials import Interval, factor
 
 Curves = Mapping[tuple[Setting, int], Curve]
 
@@ -30,6 +30,8 @@ class Accuracy:
     stable: float | None  # the highest stable rate
     stable_by_seed: tuple[float | None, ...]
     by_rate: tuple[tuple[float, float | None, float | None, int], ...]  # rate, mean, sd, ended well
+    # The seeds' highest stable rates over those without normalisation, and its 95% interval.
+    rate: Interval | None
     # Standard deviation over seeds divided by that without normalisation, over the rates at which
     # all runs of both ended well, and its 95% interval (F distribution).
     spread: Interval | None
@@ -66,6 +68,7 @@ def _accuracy(name: str, curve: Curve, plain: Curve | None) -> Accuracy:
         curve.highest_stable(),
         tuple(curve.highest_stable(seed) for seed in curve.seeds),
         tuple(by_rate),
+        None if plain is None or plain is curve else _raised(curve, plain),
         None if plain is None or plain is curve else _spread(curve, plain),
     )
 
@@ -73,6 +76,16 @@ def _accuracy(name: str, curve: Curve, plain: Curve | None) -> Accuracy:
 def _metrics(curve: Curve, rate: float) -> tuple[list[float], int]:
     runs = [run for run in curve.runs if run.rate == rate]
     return [run.metric for run in runs if run.well and run.metric is not None], len(runs)
+
+
+def _raised(curve: Curve, plain: Curve) -> Interval | None:
+    """Seed by seed; those for which no rate at all is stable in either are left out."""
+    pairs = [
+        (curve.highest_stable(seed), plain.highest_stable(seed))
+        for seed in curve.seeds
+        if seed in plain.seeds
+    ]
+    return factor([[math.log(a / b)] for a, b in pairs if a is not None and b is not None])
 
 
 def _spread(curve: Curve, plain: Curve) -> Interval | None:

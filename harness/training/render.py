@@ -42,7 +42,7 @@ def print_training(console: "Console", run: Run) -> None:
     )
     pairs = agreements(curves_of(run.records))
     if pairs:
-        console.print(f"\n{summary(pairs)}", highlight=False)
+        console.print(f"\nIdentical until the bang: {summary(pairs)}", highlight=False)
         for pair in longest(pairs)[:_PAIRS]:
             _print_steps(console, pair)
 

@@ -57,6 +57,8 @@ def test_spread_is_the_ratio_of_deviations() -> None:
     assert fast.spread.value == pytest.approx(0.5)
     assert fast.spread.low == pytest.approx(0.5 / stats.f.ppf(0.975, 2, 2) ** 0.5)
     assert fast.spread.high == pytest.approx(0.5 / stats.f.ppf(0.025, 2, 2) ** 0.5)
+    assert fast.rate is not None
+    assert (fast.rate.value, fast.rate.low, fast.rate.high) == (1.0, 1.0, 1.0)
     (stood, broke) = fast.by_rate
     assert stood[:2] == (0.1, pytest.approx(0.6))
     assert stood[2:] == (pytest.approx(0.1), 3)
