@@ -88,6 +88,13 @@ def _plain(row: Row) -> dict[str, Any]:
         "skipped_share": row.skipped_share or None,
         "cause": row.causes[0][0] if row.causes else None,
         "where": row.places[0][0] if row.places else None,
+        "steps_per_second": max(_numbers(row, "steps_per_second"), default=None),
+        "peak_bytes": max(_numbers(row, "peak_bytes"), default=None),
         "unsupported": row.curve.unsupported or None,
     }
     return {name: each for name, each in entry.items() if each is not None}
+
+
+def _numbers(row: Row, name: str) -> list[float]:
+    found = [run.record.get(name) for run in row.curve.runs]
+    return [each for each in found if isinstance(each, int | float)]

@@ -1,5 +1,6 @@
 """What would run: filters, rates, levels, and somebody's own model."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from harness.training.plan import rate_grid, training_plan
 from harness.training.precision import PRECISIONS
 from harness.training.sweep import sweep_curve
 from harness.verdict import Verdict
-from suites.selftest.conftest import Stability
+from suites.selftest.conftest import ROOT, Stability
 
 TOY = "suites.selftest.training_toy"
 
@@ -157,6 +158,30 @@ def test_own_model_has_the_same_records() -> None:
         assert all(history[name][0] > 0 for name in ("weight_norm", "gradient_norm"))
         assert record["peak_bytes"] > 0
         assert record["steps_per_second"] > 0
+
+
+def test_the_documented_example_in_a_package_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """suites/training/example.py copied to mypkg/train.py: learns at 0.3, and at 3000 breaks in the
+    cost that stands in it, at a line of the copy.
+    """
+    (tmp_path / "mypkg").mkdir()
+    (tmp_path / "mypkg" / "__init__.py").write_text("")
+    (tmp_path / "mypkg" / "train.py").write_text(
+        (ROOT / "suites" / "training" / "example.py").read_text()
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    filters = Filters(
+        workload=("mypkg.train:make",), precision=("fp32",), rate=parse_range("0.3:3000:1")
+    )
+    (item,) = training_plan(load_declared(TOY), filters, seed=0)
+    item = replace(item, rates=(item.rates[0], item.rates[-1]))
+    records = sweep_curve(item, device="cpu")
+    good, bad = ([r for r in records if r["learning_rate"] == rate] for rate in item.rates)
+    assert all(r["final_loss"] < r["initial_loss"] for r in good)
+    assert all(r["location"].startswith("mypkg/train.py:") for r in bad)
 
 
 def test_own_model_that_raises_later() -> None:
