@@ -97,6 +97,18 @@ def test_a_cliff_is_where_the_line_says_so_and_nothing_breaks() -> None:
     assert again.cliff_at is None
 
 
+def test_a_line_that_could_be_anything_is_no_cliff() -> None:
+    """Steps of 5 and 200 at each of two rates fit a line of any slope: unclear."""
+    broke = [
+        run(NAIVE, rate, s, first_bad_step=step)
+        for rate in (1.0, 3.0)
+        for s, step in enumerate((5, 200))
+    ]
+    found = clock(only([*broke, run(NAIVE, 0.3, 0), run(NAIVE, 0.3, 1)]))
+    assert found is not None
+    assert (found.verdict, found.cliff_at) == ("unclear", None)
+
+
 def test_nothing_is_fitted_to_one_rate() -> None:
     """Two rates at least, of steps late enough: the first update says nothing of the way."""
     assert clock(only([run(NAIVE, 1.0, s, first_bad_step=50) for s in range(4)])) is None
