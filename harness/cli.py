@@ -111,7 +111,9 @@ def atlas(
 
 @app.command()
 def advice(
-    run_directory: Annotated[Path, typer.Argument(metavar="RUN")],
+    run_directory: Annotated[
+        Path, typer.Argument(metavar="[RUN]", help="default: the committed one")
+    ] = Path("results/baselines/training-cpu"),
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="FILE", help="- for standard output")
     ] = Path("results/ADVICE.md"),

@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,6 +51,7 @@ def print_run(directory: Path, form: TableFormat, *, by_regime: bool) -> None:
     from harness.render_text import print_table
     from harness.store import load
     from harness.training import render as render_training
+    from harness.training import render_data as training_data
 
     loaded = load(directory)
     timed, trained = render_speed.has_speed(loaded), render_training.has_training(loaded)
@@ -69,19 +70,19 @@ def print_run(directory: Path, form: TableFormat, *, by_regime: bool) -> None:
     if form is TableFormat.markdown:
         print(render.to_markdown(loaded, rows) if swept else "", end="")
         print(render_speed_data.speed_markdown(loaded) if timed else "", end="")
-        print(render_training.training_markdown(loaded) if trained else "", end="")
+        print(training_data.training_markdown(loaded) if trained else "", end="")
     elif form is TableFormat.csv:
         if swept + timed + trained > 1:
             raise InputError(
                 f"{directory} holds several suites, whose columns differ: --format json has all"
             )
         if trained:
-            print(render_training.training_csv(loaded), end="")
+            print(training_data.training_csv(loaded), end="")
         else:
             print(render_speed_data.speed_csv(loaded) if timed else render.to_csv(rows), end="")
     else:
-        more = {"speed": render_speed_data.speed_json(loaded)} if timed else {}
-        more |= {"training": render_training.training_json(loaded)} if trained else {}
+        more: dict[str, Any] = {"speed": render_speed_data.speed_json(loaded)} if timed else {}
+        more |= {"training": training_data.training_json(loaded)} if trained else {}
         print(render.to_json(loaded, rows, **more), end="")
     for problem in loaded.problems:
         print(f"stability: {problem}", file=sys.stderr)

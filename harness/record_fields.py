@@ -66,6 +66,9 @@ def _check_training(raw: dict[str, Any]) -> None:
     for name in ("first_bad_epoch", "final_loss", "initial_loss", "final_metric"):
         _optional(raw, name, _is_finite, "a finite number")
     _optional(raw, "diverged", _is_truth, "true or false")
+    _optional(raw, "measured", _maps_to(_is_finite), "finite numbers by name")
+    for name in ("module", "op", "cause", "phase"):
+        _optional(raw, name, _is_text, "text")
     _optional(raw, "history", _maps_to(_is_bounded_list), "lists by name, an entry a step")
 
 

@@ -11,6 +11,7 @@ from harness.atlas import Kind
 from harness.render_common import printable
 from harness.report import environment, frontiers, summary, words
 from harness.report.details import as_script, page_data
+from harness.report.findings import findings
 from harness.report.heatmap import heat_maps
 from harness.report.runs import Shown, in_order, shown_runs
 from harness.report.speed import speed
@@ -18,6 +19,7 @@ from harness.report.static import NUMBERS, Static
 from harness.report.training import training
 from harness.store import Run
 from harness.table import COLUMNS
+from harness.training.render import sensitivity_words
 from harness.unmeasured import dtype_order
 from harness.verdict import Verdict
 
@@ -58,6 +60,7 @@ def build_page(runs: Sequence[Run], *, inspection: Static | None = None) -> str:
         "left_out": data["left_out"],
         "panels": frontiers.panels(shown),
         "training": training(shown),
+        "findings": findings(shown),
         "speed": speed(shown),
         "inspection": inspection,
         "static_columns": NUMBERS,
@@ -120,6 +123,7 @@ def _environment() -> Any:
     )
     for each in (words.short, words.count, words.many, words.breakable):
         made.filters[each.__name__] = each
+    made.filters["sensitivity"] = sensitivity_words
     return made
 
 

@@ -107,7 +107,7 @@ def _curves(shown: Shown) -> Iterable[Curve]:
     groups: dict[tuple[tuple[str, ...], str], list[Record]] = {}
     for record in shown.of_suite("training"):
         rate = record.get("learning_rate")
-        if isinstance(rate, (int, float)) and rate > 0:
+        if isinstance(rate, (int, float)) and rate > 0 and not record.verdict.is_fault:
             group = _group(record)
             groups.setdefault((group, record.path), []).append(record)
     for (group, path), records in groups.items():

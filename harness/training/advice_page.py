@@ -2,15 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
 
 from harness.store import Run
-from harness.training.agreement import agreements
+from harness.training.agreement import Agreement, agreements, longest, summary, thinned
 from harness.training.curves import Curve, curves_of
 from harness.training.declare import Advice, Trial
-from harness.training.render import first_bad_words, summary
+from harness.training.norms_page import factor_words, fastnorm_lines
+from harness.training.render import first_bad_words
 from harness.training.setting import Setting
 from harness.training.table import training_rows
 from harness.training.trials import (
@@ -29,6 +28,7 @@ _AXES = (
     *("workload", "path", "precision", "normalization"),
     *("initialization", "optimizer", "schedule", "clip"),
 )
+_PAIRS = 3  # shown step by step
 _ORDER = (HELPS, DELAYS, NOTHING, HARMS, UNCLEAR, UNMEASURED)
 
 
@@ -67,7 +67,7 @@ def advice_markdown(run: Run, advice: Sequence[Advice], folder: Path) -> str:
     ]
     for each, found in judged:
         lines += _section(each, found)
-    lines += _fastnorm(curves)
+    lines += fastnorm_lines(curves)
     lines += _clocks(run, curves)
     return "\n".join(lines) + "\n"
 
@@ -85,24 +85,24 @@ def _section(advice: Advice, found: list[tuple[Trial, Result]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [_line(trial, result) for trial, result in found]
-    lines += [f"\nNot measured: {each}." for each in advice.unmeasured]
     return [*lines, ""]
 
 
 def _line(trial: Trial, result: Result) -> str:
     rates = ", ".join(f"{rate:g}" for rate in trial.rates)
-    head = f"| {_name(trial.control)}, {trial.steps} steps | {_change(trial)} | {rates} |"
+    head = f"| {name_words(trial.control)}, {trial.steps} steps | {change_words(trial)} | {rates} |"
     if result.share is None:
         told = f" ({result.reason})" if result.reason else ""
         return f"{head} {UNMEASURED}{told} | | | | |"
     counts = f"{result.control_well} → {result.treatment_well} of {result.pairs}"
     return (
         f"{head} **{result.verdict}** | {counts} | {_signed(result.share)} |"
-        f" {_times(result.delay)} | {_times(result.loss)} |"
+        f" {factor_words(result.delay)} | {factor_words(result.loss)} |"
     )
 
 
-def _name(setting: Setting) -> str:
+def name_words(setting: Setting) -> str:
+    """A setting, without what every one has."""
     extra = [
         f"{name} {value}"
         for name, value in setting.options.items()
@@ -111,7 +111,7 @@ def _name(setting: Setting) -> str:
     return " ".join([setting.workload, setting.path, setting.precision, *extra])
 
 
-def _change(trial: Trial) -> str:
+def change_words(trial: Trial) -> str:
     """What the treatment changes, in words."""
     changed = [
         f"{axis} {getattr(trial.treatment, axis)}"
@@ -129,10 +129,6 @@ def _signed(found: Interval) -> str:
     return f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
-def _times(found: Interval | None) -> str:
-    return "" if found is None else f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
-
-
 def _counted(found: list[tuple[Trial, Result]]) -> str:
     words = [result.verdict for _, result in found]
     return ", ".join(f"{word} {words.count(word)}" for word in _ORDER if word in words)
@@ -148,41 +144,6 @@ def _short(found: list[tuple[Trial, Result]]) -> str:
     return f"ends well: {before} → {after} of {sum(result.pairs for result in measured)}"
 
 
-def _fastnorm(curves: Mapping[tuple[Setting, int], Curve]) -> list[str]:
-    """Curves with FastNorm beside those that differ in the normalisation alone, seed by seed."""
-    lines = [
-        "## FastNorm beside weight normalisation and none",
-        "",
-        "Accuracy on the test set, mean ± standard deviation over seeds; runs that ended well in"
-        " brackets where not all did.",
-        "",
-        "| training | steps | normalisation | highest stable rate | accuracy by rate |",
-        "|---|---|---|---|---|",
-    ]
-    for (setting, steps), curve in curves.items():
-        fast = curves.get((replace(setting, normalization="fastnorm"), steps))
-        if fast is None or len(curve.seeds) < 3 or len(fast.seeds) < 3:
-            continue
-        stable = curve.highest_stable()
-        told = [_accuracy(curve, rate) for rate in fast.rates if rate in curve.rates]
-        name = " ".join([setting.workload, setting.path, setting.precision])
-        lines.append(
-            f"| {name} | {steps} | {setting.normalization} |"
-            f" {'none' if stable is None else f'{stable:g}'} | {'; '.join(told)} |"
-        )
-    return [*lines, ""]
-
-
-def _accuracy(curve: Curve, rate: float) -> str:
-    runs = [run for run in curve.runs if run.rate == rate]
-    metrics = [run.metric for run in runs if run.metric is not None]
-    well = sum(run.well for run in runs)
-    ended = f" ({well} of {len(runs)})" if well < len(runs) else ""
-    if len(metrics) < 2:
-        return f"{rate:g}: -{ended}"
-    return f"{rate:g}: {fmean(metrics):.3f} ± {stdev(metrics):.3f}{ended}"
-
-
 def _clocks(run: Run, curves: Mapping[tuple[Setting, int], Curve]) -> list[str]:
     lines = [
         "## Where the rate only sets the clock",
@@ -196,10 +157,25 @@ def _clocks(run: Run, curves: Mapping[tuple[Setting, int], Curve]) -> list[str]:
     for row in training_rows(run.records):
         if row.clock is not None:
             steps = ", ".join(f"{rate:g}: {step:g}" for rate, step in row.first_bad)
-            lines.append(
-                f"| {row.name} | {row.curve.steps} | {steps} | {first_bad_words(row)[6:]} |"
-            )
-    pairs = agreements(curves)
-    if pairs:
-        lines += ["", summary(pairs)]
+            lines.append(f"| {row.name} | {row.curve.steps} | {steps} | {first_bad_words(row)} |")
+    return [*lines, *_bangs(agreements(curves))]
+
+
+def _bangs(pairs: list[Agreement]) -> list[str]:
+    """The pairs that went furthest together, step by step."""
+    if not pairs:
+        return []
+    lines = ["", "## Identical until the bang", "", summary(pairs)]
+    for pair in longest(pairs)[:_PAIRS]:
+        lines += [
+            "",
+            f"{pair.name}: the naive cost broke at step {pair.broke_at}.",
+            "",
+            f"| step | naive | {pair.stable_path} | relative difference |",
+            "|---|---|---|---|",
+        ]
+        for each in thinned(pair):
+            naive = "not finite" if each.naive is None else f"{each.naive:.6g}"
+            apart = "" if each.difference is None else f"{each.difference:.1e}"
+            lines.append(f"| {each.step} | {naive} | {each.stable:.6g} | {apart} |")
     return lines

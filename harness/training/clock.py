@@ -7,6 +7,8 @@ the line would have them break, are none.
 
 import math
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
 from harness.training.curves import Curve
 
@@ -43,13 +45,22 @@ def clock(curve: Curve) -> Clock | None:
     if len(rates) < 2 or len(points) < 3:
         return None
     fit = stats.linregress([x for x, _ in points], [y for _, y in points])
-    wide = float(stats.t.ppf(0.975, len(points) - 2)) * float(fit.stderr)
+    t = float(stats.t.ppf(0.975, len(points) - 2))
+    wide = t * float(fit.stderr)
     slope = float(fit.slope)
+    middle = fmean(x for x, _ in points)
+
+    def overdue(x: float) -> bool:
+        """Whether the line puts the break well within the run, its 95% limit at least within."""
+        line = float(fit.intercept) + slope * x
+        limit = line + math.hypot(wide * (x - middle), t * float(_noise(points, fit)))
+        return line < math.log10(curve.steps / _MARGIN) and limit < math.log10(curve.steps)
+
     missed = [
         rate
         for rate in curve.rates
         if all(run.bad_step is None for run in curve.runs if run.rate == rate)
-        and float(fit.intercept) + slope * math.log10(rate) < math.log10(curve.steps / _MARGIN)
+        and overdue(math.log10(rate))
     ]
     if missed:
         verdict = "cliff"
@@ -61,3 +72,9 @@ def clock(curve: Curve) -> Clock | None:
         slope, slope - wide, slope + wide, len(points), len(rates), verdict,
         max(missed, default=None),
     )  # fmt: skip
+
+
+def _noise(points: list[tuple[float, float]], fit: Any) -> float:
+    """The standard error of the line's height at the points' middle."""
+    squares = sum((y - fit.intercept - fit.slope * x) ** 2 for x, y in points)
+    return math.sqrt(squares / (len(points) - 2) / len(points))

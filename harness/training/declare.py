@@ -11,7 +11,8 @@ from harness.errors import InputError
 from harness.training.setting import Setting
 from harness.training.workload import Workload
 
-Level = Literal["quick", "default", "full"]
+# "gpu": part of --full, too long for a CPU; there its records say so.
+Level = Literal["quick", "default", "full", "gpu"]
 DEFAULT = "suites.training.declared"
 
 
@@ -70,15 +71,11 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """A piece of advice as people give it, and the trials that put it to the test.
-
-    `unmeasured` names what is declared for a larger machine and not measured yet.
-    """
+    """A piece of advice as people give it, and the trials that put it to the test."""
 
     name: str
     quote: str
     trials: tuple[Trial, ...]
-    unmeasured: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from harness.training.alone import find_place
 from harness.training.draws import initial_model, order
 from harness.training.evaluate import evaluate_lanes
+from harness.training.memory import PeakMemory
 from harness.training.optimizers import UPDATES, new_state
 from harness.training.outcome import Conditions, Outcome
 from harness.training.precision import PRECISIONS, Precision
 from harness.training.scaler import LaneScaler
 from harness.training.schedules import Schedule
+from harness.training.sequential import job_of
 from harness.training.setting import Lane, Setting
+from harness.training.stopwatch import Clock
 from harness.training.watch import About, Step, Watch
 from harness.training.workload import Workload, data_of
 
@@ -65,8 +69,7 @@ def run_lanes(
 ) -> tuple[list[Outcome], Conditions]:
     """Train all lanes beside each other."""
     started = time.perf_counter()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    memory = PeakMemory(device)
     precision = PRECISIONS[setting.precision]
     data = data_of(workload)
     models = {seed: initial_model(workload, setting, seed) for seed in {e.seed for e in lanes}}
@@ -82,18 +85,38 @@ def run_lanes(
     targets = data.train_targets.to(device)
     orders = {seed: order(len(inputs), workload.batch_size, steps, seed) for seed in models}
     initial, _ = evaluate_lanes(workload, stacked, flat)
-    flat = _train(
-        workload, setting, precision, stacked, flat, lanes, steps, watch, orders, inputs, targets
-    )
+    clock = Clock(device)
+    with precision.products():
+        flat = _train(
+            workload,
+            setting,
+            precision,
+            stacked,
+            flat,
+            lanes,
+            steps,
+            watch,
+            orders,
+            inputs,
+            targets,
+        )
+    training = clock.seconds()
+    for lane, notes in zip(lanes, watch.notes, strict=True):
+        if notes.first_bad is not None:
+            model = models[lane.seed].to(flat.device, precision.storage)
+            job = job_of(workload, setting, model, inputs, targets, steps, lane.seed)
+            find_place(notes, job, precision, setting)
     final, metric = evaluate_lanes(workload, stacked, flat)
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
     per_epoch = max(1, len(inputs) // workload.batch_size)
     seconds = time.perf_counter() - started
     outcomes = [
         Outcome(lane, watch.notes[place], initial[place], final[place], metric[place])
         for place, lane in enumerate(lanes)
     ]
-    return outcomes, Conditions("lanes", len(lanes), seconds, per_epoch, peak)
+    made = sum(notes.steps for notes in watch.notes)
+    return outcomes, Conditions(
+        "lanes", len(lanes), seconds, training, made, per_epoch, memory.bytes()
+    )
 
 
 def _about(

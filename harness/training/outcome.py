@@ -1,6 +1,6 @@
 """What came of one run, before it is a record."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.record import Record
@@ -21,6 +21,7 @@ class Outcome:
     initial_loss: float | None
     final_loss: float | None
     final_metric: float | None
+    measured: dict[str, float] = field(default_factory=dict)  # what the workload adds
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,11 @@ class Conditions:
 
     engine: str  # "lanes" or "alone"
     lanes: int  # beside each other
-    seconds: float  # of all of them
+    seconds: float  # of all of them, with their evaluation
+    training: float  # of these, for their steps alone
+    steps: int  # of all of them, as far as they went
     steps_per_epoch: int
-    peak_bytes: int | None = None  # of the device's memory, for all of them
+    peak_bytes: int | None = None  # of memory taken by all of them together
 
 
 def training_record(
@@ -46,6 +49,7 @@ def training_record(
 ) -> Record:
     """The record of one run. `roles` are the slices that asked for it."""
     notes, bad = outcome.notes, outcome.notes.first_bad
+    place = bad.place if bad else None
     collapsed = notes.skipped_in_a_row >= _COLLAPSED
     learned = (
         outcome.final_loss is not None
@@ -74,16 +78,20 @@ def training_record(
         "first_bad_epoch": bad.step // conditions.steps_per_epoch if bad else None,
         "phase": bad.phase if bad else None,
         "first_bad": bad.quantity if bad else None,
+        "module": place.module if place else None,
+        "op": place.op if place else None,
+        "location": place.location if place else None,
         "cause": cause,
         "diverged": not learned,
         "initial_loss": outcome.initial_loss,
         "final_loss": outcome.final_loss,
         "final_metric": outcome.final_metric,
         "skipped_steps": notes.skipped or None,
+        "measured": outcome.measured or None,
         "history": notes.history,
         "engine": conditions.engine,
         "lanes": conditions.lanes,
-        "steps_per_second": round(steps * conditions.lanes / max(conditions.seconds, 1e-9), 3),
+        "steps_per_second": round(conditions.steps / max(conditions.training, 1e-9), 3),
         "peak_bytes": conditions.peak_bytes,
         "refined": True if refined else None,
         "seconds": round(conditions.seconds, 6),
@@ -99,10 +107,10 @@ def training_record(
     )
 
 
-def unsupported_record(
-    setting: Setting, operation: str, steps: int, lane: Lane, reason: str
+def fault_record(
+    setting: Setting, operation: str, steps: int, lane: Lane, reason: str, verdict: Verdict
 ) -> Record:
-    """The record of a run that cannot be had here."""
+    """The record of a run that cannot be had here, or of somebody's own model that raised."""
     data = {
         "workload": setting.workload,
         "precision": setting.precision,
@@ -122,6 +130,6 @@ def unsupported_record(
         operation,
         setting.path,
         PRECISIONS[setting.precision].dtype,
-        Verdict.UNSUPPORTED,
+        verdict,
         data,
     )

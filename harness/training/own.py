@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from harness.errors import InputError
 from harness.training.alone import Job, Losses, run_alone
 from harness.training.declare import Slice
+from harness.training.memory import PeakMemory
 from harness.training.outcome import Conditions, Outcome
 from harness.training.precision import PRECISIONS
 from harness.training.setting import Lane, Setting
@@ -107,23 +108,51 @@ def run_own(
 ) -> tuple[list[Outcome], Conditions]:
     """Train every lane alone."""
     started = time.perf_counter()
+    memory = PeakMemory(device)
     precision = PRECISIONS[setting.precision]
-    outcomes = []
+    outcomes, training = [], 0.0
     for lane in lanes:
         made = _made(own.name, own.make, lane.seed)
         model = made.model.to(device, precision.storage)
         judge = made.evaluation if made.evaluation is not None else made.batch(0)
         initial = _evaluated(made, model, judge, device)
-        job = Job(
-            model,
-            lambda number, made=made: _cast(made.batch(number), device, precision.storage),  # type: ignore[misc]
-            lambda module, batch, made=made: Losses(_scalar(own.name, made, module, batch)),  # type: ignore[misc]
-        )
+        job = _job(own.name, made, model, device, precision.storage)
         trained = run_alone(job, setting, lane, precision, steps, device=device)
+        training += trained.seconds
         final = _evaluated(made, model, judge, device)
         outcomes.append(Outcome(lane, trained.notes, initial, final, None))
     seconds = time.perf_counter() - started
-    return outcomes, Conditions("alone", len(lanes), seconds, max(1, steps))
+    count = sum(each.notes.steps for each in outcomes)
+    return outcomes, Conditions(
+        "alone", len(lanes), seconds, training, count, max(1, steps), memory.bytes()
+    )
+
+
+def _job(name: str, made: Training, model: nn.Module, device: str, dtype: torch.dtype) -> Job:
+    """What the model returns last in a step is taken for the cost's input, if it is a tensor."""
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point() and output.dim():
+            seen[:] = [output.detach().reshape(-1, output.shape[-1])]
+
+    def batch(number: int) -> tuple[Tensor, ...]:
+        try:
+            return _cast(made.batch(number), device, dtype)
+        except Exception as error:
+            raise InputError(
+                f"the workload {name!r}: batch({number}) raised {type(error).__name__}: {error}"
+            ) from error
+
+    def loss(module: nn.Module, given: tuple[Tensor, ...]) -> Losses:
+        seen.clear()
+        handle = module.register_forward_hook(keep)
+        try:
+            return Losses(_scalar(name, made, module, given), seen[0] if seen else None)
+        finally:
+            handle.remove()
+
+    return Job(model, batch, loss, plain=True)
 
 
 def _made(name: str, make: Callable[[int], Training], seed: int) -> Training:

@@ -31,6 +31,7 @@ class TrainingItem:
     dense: bool = False
     refine: int = 0
     widen: bool = False
+    gpu: bool = False  # too long for a CPU
 
     @property
     def id(self) -> str:
@@ -85,7 +86,7 @@ def training_plan(declared: Declared, filters: Filters, *, seed: int) -> list[Tr
 def _declared_slices(declared: Declared, filters: Filters) -> list[Slice]:
     levels = {"quick"} if filters.quick else {"quick", "default"}
     if filters.full:
-        levels.add("full")
+        levels |= {"full", "gpu"}
     found = list(declared.slices)
     found += [s for each in declared.advice for trial in each.trials for s in trial.slices()]
     return [each for each in found if each.level in levels]
@@ -106,6 +107,7 @@ def _item(
         one.dense,
         0 if filters.quick or filters.rate is not None else one.refine,
         one.widen and not filters.quick and filters.rate is None,
+        one.level == "gpu",
     )
 
 
@@ -119,6 +121,7 @@ def _merged(first: TrainingItem, second: TrainingItem) -> TrainingItem:
         dense=first.dense or second.dense,
         refine=max(first.refine, second.refine),
         widen=first.widen or second.widen,
+        gpu=first.gpu and second.gpu,
     )
 
 

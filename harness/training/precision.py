@@ -42,20 +42,28 @@ class Precision:
         return None
 
     @contextlib.contextmanager
-    def forward(self, device: str) -> Iterator[None]:
-        """What the forward pass and the cost are computed under."""
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = self.tf32
-        enabled = self.autocast is not None
-        # Without the cache of casts: the weights of a step are new ones in the next.
-        context = torch.autocast(
-            device, dtype=self.autocast or torch.bfloat16, enabled=enabled, cache_enabled=False
-        )
+    def products(self) -> Iterator[None]:
+        """What a whole run is computed under: TF32 in both passes, or in neither.
+
+        Left alone, convolutions of fp32 are in TF32 on GPUs that have it.
+        """
+        matrices, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = matrices.allow_tf32, convolutions.allow_tf32
+        matrices.allow_tf32 = convolutions.allow_tf32 = self.tf32
         try:
-            with context:
-                yield
+            yield
         finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+            matrices.allow_tf32, convolutions.allow_tf32 = before
+
+    def forward(self, device: str) -> contextlib.AbstractContextManager[object]:
+        """What the forward pass and the cost are computed under."""
+        # Without the cache of casts: the weights of a step are new ones in the next.
+        return torch.autocast(
+            device,
+            dtype=self.autocast or torch.bfloat16,
+            enabled=self.autocast is not None,
+            cache_enabled=False,
+        )
 
 
 _NAMES = {

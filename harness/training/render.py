@@ -1,18 +1,22 @@
-"""A run's training table as text, Markdown, CSV and JSON; the parts of `stability table`."""
+"""A run's training tables on a screen of 80 columns; the text of `stability table`."""
 
-import csv
-import io
-from typing import TYPE_CHECKING, Any
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING
 
 from harness.store import Run
-from harness.training.agreement import WINDOW, Agreement, agreements
+from harness.training.agreement import Agreement, agreements, longest, summary, thinned
 from harness.training.curves import curves_of
+from harness.training.precision import PRECISIONS
 from harness.training.table import Row, training_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-HEAD = ("training", "steps", "stable to", "best loss", "sensitivity", "bad", "first bad", "cause")
+HEAD = ("steps", "stable", "loss", "sens.", "bad", "first bad step")
+_NAME = 24  # columns of a setting
+_PLACES = 3  # of a setting, the most frequent
+_PAIRS = 3  # shown step by step
 
 
 def has_training(run: Run) -> bool:
@@ -21,47 +25,91 @@ def has_training(run: Run) -> bool:
 
 
 def print_training(console: "Console", run: Run) -> None:
-    """A table of curves, then how a naive and torch's cost compare until the naive one breaks."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, name in enumerate(HEAD):
-        last = len(HEAD) - 1
-        table.add_column(name, justify="left" if place in (0, last) else "right", overflow="fold")
-    for row in training_rows(run.records):
-        table.add_row(*cells(row))
-    console.print(table)
+    """The curves of each workload, where they broke, and a naive cost beside torch's."""
+    rows = sorted(training_rows(run.records), key=_order)
+    for workload, group in itertools.groupby(rows, key=lambda row: row.curve.setting.workload):
+        _print_workload(console, workload, list(group))
     console.print(
-        "stable to: the highest rate at which, and below which, every run stayed finite and ended"
-        " no worse than untrained. *: the best rate is at the edge of the grid.\n"
-        "sensitivity: Wortsman et al. 2023. bad: share of runs that did not stay so. first bad:"
-        " slope of log first bad step against log rate; -1: the rate only sets the clock.",
+        "stable: the highest rate at which, and below which, every run stayed finite and ended"
+        " no worse than untrained. loss: the lowest.\n"
+        "sens.: learning-rate sensitivity (Wortsman et al. 2023); *: the best rate is at the edge"
+        " of the grid.\n"
+        "bad: share of runs that went bad or ended worse than untrained.\n"
+        "first bad step: the slope of its logarithm against that of the rate, ± a 95% interval. -1"
+        " is a clock: the same way, sooner or later; cliff: below a rate nothing broke although the"
+        " line says so; or the step at the lowest rate that broke.",
         highlight=False,
     )
     pairs = agreements(curves_of(run.records))
     if pairs:
-        console.print(f"\n{summary(pairs)}", highlight=False)
+        console.print(f"\nIdentical until the bang: {summary(pairs)}", highlight=False)
+        for pair in longest(pairs)[:_PAIRS]:
+            _print_steps(console, pair)
+
+
+def _order(row: Row) -> tuple[str, int, str, int, str, int]:
+    """Plain settings first; those that differ in the path alone beside each other."""
+    setting = row.curve.setting
+    options = " ".join(f"{name} {value}" for name, value in sorted(setting.options.items()))
+    precision = list(PRECISIONS).index(setting.precision) if setting.precision in PRECISIONS else -1
+    few = len(setting.options)
+    return setting.workload, few, options, precision, setting.path, row.curve.steps
+
+
+def _print_workload(console: "Console", workload: str, rows: list[Row]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column(workload, overflow="fold", max_width=_NAME)
+    for name in HEAD:
+        last = name == HEAD[-1]
+        table.add_column(name, justify="left" if last else "right", no_wrap=True)
+    for row in rows:
+        if row.curve.runs:
+            table.add_row(row.within, *cells(row))
+    console.print(table)
+    for row in rows:
+        if not row.curve.runs:
+            console.print(f"{row.within}: {row.curve.unsupported}", highlight=False)
+    _print_places(console, rows)
+    console.print()
+
+
+def _print_places(console: "Console", rows: list[Row]) -> None:
+    """A line a setting, of all its rates and seeds: how many runs, at which operation, why."""
+    from rich.table import Table
+
+    places: dict[str, Counter[str]] = {}
+    for row in rows:
+        places.setdefault(row.within, Counter()).update(dict(row.places))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("went bad", max_width=_NAME, overflow="fold")
+    table.add_column("runs", justify="right")
+    table.add_column("where, and why", overflow="fold")
+    for name, found in places.items():
+        for place, count in found.most_common(_PLACES):
+            table.add_row(name, str(count), place)
+            name = ""
+    if table.row_count:
+        console.print(table)
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """The cells of a row, as HEAD names them."""
-    curve, found = row.curve, row.sensitivity
-    if not curve.runs:
-        return (row.name, str(curve.steps), "-", "-", "-", "-", "-", f"({curve.unsupported})")
-    stable = curve.highest_stable()
+    """The cells of a row with runs, as HEAD names them."""
+    found = row.sensitivity
+    stable = row.curve.highest_stable()
+    learned = found is not None and found.diverged < 1.0
     return (
-        row.name,
-        str(curve.steps),
+        str(row.curve.steps),
         f"{stable:g}" if stable is not None else "none",
-        f"{found.best_loss:.3g}" if found else "-",
-        _sensitivity(row),
+        f"{found.best_loss:.3g}" if found and learned else "-",
+        sensitivity_words(row),
         f"{found.diverged:.0%}" if found else "-",
         first_bad_words(row),
-        ", ".join(name for name, _ in row.causes[:2]) or "-",
     )
 
 
-def _sensitivity(row: Row) -> str:
+def sensitivity_words(row: Row) -> str:
     """Of fewer than three rates, or where none went well, it says nothing about rates."""
     found = row.sensitivity
     if found is None or len(row.curve.rates) < 3 or found.diverged == 1.0:
@@ -70,90 +118,28 @@ def _sensitivity(row: Row) -> str:
 
 
 def first_bad_words(row: Row) -> str:
-    """The fitted slope with its interval, or the steps where there are too few to fit."""
+    """The fitted slope with its interval and the verdict, or what there is without a fit."""
     if row.clock is not None:
         it = row.clock
-        return f"slope {it.slope:.2f} [{it.low:.2f}, {it.high:.2f}] {it.verdict}"
+        return f"{it.slope:.2f}±{it.high - it.slope:.2f} {it.verdict}"
     if not row.first_bad:
         return "never"
     rate, step = row.first_bad[0]
-    return f"step {step:g} at {rate:g}"
+    return f"{step:g} at {rate:g}"
 
 
-def summary(pairs: list[Agreement]) -> str:
-    """One sentence on all pairs, and the one that went furthest together."""
-    same = [each for each in pairs if each.same_until == _last_common(each)]
-    longest = max(pairs, key=lambda each: each.broke_at)
-    return (
-        f"Identical until the bang: in {len(same)} of {len(pairs)} pairs of a naive and torch's"
-        " cost of the same seed the losses agree within 1% at every recorded step before the naive"
-        f" one breaks, and torch's goes on. {longest.setting.workload} {longest.setting.precision}"
-        f" at {longest.naive.rate:g}: largest difference {longest.largest_difference:.1e} until"
-        f" step {longest.broke_at}; torch's loss over the {WINDOW} steps before it is"
-        f" {longest.loss_before:.3g}, over its last {WINDOW} {longest.loss_after:.3g}."
-    )
+def _print_steps(console: "Console", pair: Agreement) -> None:
+    from rich.table import Table
 
-
-def _last_common(pair: Agreement) -> int:
-    history = pair.naive.record.get("history") or {}
-    steps = [
-        step
-        for step, loss in zip(history.get("step", []), history.get("loss", []), strict=False)
-        if loss is not None and step < pair.broke_at
-    ]
-    return max(steps, default=-1)
-
-
-def training_markdown(run: Run) -> str:
-    """The table in Markdown."""
-    lines = [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
-    lines += [f"| {' | '.join(cells(row))} |" for row in training_rows(run.records)]
-    return "\n".join(lines) + "\n"
-
-
-def training_csv(run: Run) -> str:
-    """The table's numbers, a line a curve."""
-    rows = training_json(run)
-    stream = io.StringIO()
-    fields = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(stream, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
-
-
-def training_json(run: Run) -> list[dict[str, Any]]:
-    """The table as plain data; what does not exist is left out."""
-    found = []
-    for row in training_rows(run.records):
-        setting, value, fit = row.curve.setting, row.sensitivity, row.clock
-        entry: dict[str, Any] = {
-            "id": row.id,
-            "workload": setting.workload,
-            "operation": row.curve.operation,
-            "path": setting.path,
-            "precision": setting.precision,
-            "normalization": setting.normalization,
-            "initialization": setting.initialization,
-            "optimizer": setting.optimizer,
-            "schedule": setting.schedule,
-            "clip": setting.clip,
-            "steps": row.curve.steps,
-            "runs": len(row.curve.runs),
-            "highest_stable": row.curve.highest_stable(),
-            "lowest_unstable": row.lowest_unstable,
-            "sensitivity": value.value if value else None,
-            "best_loss": value.best_loss if value else None,
-            "best_rate": value.best_rate if value else None,
-            "best_metric": value.best_metric if value else None,
-            "diverged": value.diverged if value else None,
-            "slope": fit.slope if fit else None,
-            "slope_low": fit.low if fit else None,
-            "slope_high": fit.high if fit else None,
-            "slope_verdict": fit.verdict if fit else None,
-            "skipped_share": row.skipped_share or None,
-            "cause": row.causes[0][0] if row.causes else None,
-            "unsupported": row.curve.unsupported or None,
-        }
-        found.append({name: each for name, each in entry.items() if each is not None})
-    return found
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("step", "naive", pair.stable_path, "difference"):
+        table.add_column(name, justify="right")
+    for each in thinned(pair):
+        table.add_row(
+            str(each.step),
+            "not finite" if each.naive is None else f"{each.naive:.6g}",
+            f"{each.stable:.6g}",
+            "" if each.difference is None else f"{each.difference:.1e}",
+        )
+    console.print(f"\n{pair.name}: the naive cost broke at step {pair.broke_at}", highlight=False)
+    console.print(table)

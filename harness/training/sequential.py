@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from harness.training.alone import Job, Losses, run_alone
 from harness.training.draws import initial_model, order
 from harness.training.evaluate import evaluate_model
+from harness.training.memory import PeakMemory
 from harness.training.outcome import Conditions, Outcome
 from harness.training.precision import PRECISIONS
 from harness.training.setting import Lane, Setting
-from harness.training.workload import Workload, data_of
+from harness.training.workload import Measure, Workload, data_of
 
 
 def run_sequential(
@@ -27,29 +28,33 @@ def run_sequential(
 ) -> tuple[list[Outcome], Conditions]:
     """Train every lane alone, as `run_lanes` trains them beside each other."""
     started = time.perf_counter()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    memory = PeakMemory(device)
     precision = PRECISIONS[setting.precision]
     data = data_of(workload)
     inputs = data.train_inputs.to(device)
     if inputs.is_floating_point():
         inputs = inputs.to(precision.storage)
     targets = data.train_targets.to(device)
-    outcomes = []
+    outcomes, training = [], 0.0
     for lane in lanes:
         model = initial_model(workload, setting, lane.seed).to(device, precision.storage)
         initial, _ = evaluate_model(workload, copy.deepcopy(model))
-        job = _job(workload, setting, model, inputs, targets, steps, lane.seed)
+        job = job_of(workload, setting, model, inputs, targets, steps, lane.seed)
         trained = run_alone(job, setting, lane, precision, steps, device=device, dense=dense)
+        training += trained.seconds
         final, metric = evaluate_model(workload, copy.deepcopy(model))
-        outcomes.append(Outcome(lane, trained.notes, initial, final, metric))
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
+        outcomes.append(
+            Outcome(lane, trained.notes, initial, final, metric, dict(trained.measured))
+        )
     per_epoch = max(1, len(inputs) // workload.batch_size)
     seconds = time.perf_counter() - started
-    return outcomes, Conditions("alone", len(lanes), seconds, per_epoch, peak)
+    made = sum(each.notes.steps for each in outcomes)
+    return outcomes, Conditions(
+        "alone", len(lanes), seconds, training, made, per_epoch, memory.bytes()
+    )
 
 
-def _job(
+def job_of(
     workload: Workload,
     setting: Setting,
     model: nn.Module,
@@ -58,6 +63,7 @@ def _job(
     steps: int,
     seed: int,
 ) -> Job:
+    """The run of a seed; inputs in the storage dtype, the model as it begins."""
     picked = order(len(inputs), workload.batch_size, steps, seed).to(inputs.device)
     cost = workload.costs[setting.path]
 
@@ -68,7 +74,9 @@ def _job(
         outputs, wanted = module(given[0]).flatten(0, -2), given[1].flatten()
         return Losses(cost(outputs, wanted).mean(), outputs, wanted)
 
-    hooked = setting.normalization in workload.modules
-    return Job(
-        model, batch, loss, workload.prepare if hooked else None, workload.operation == "normalize"
-    )
+    def prepare(module: nn.Module, optimizer: torch.optim.Optimizer) -> Measure | None:
+        if workload.prepare is None or setting.normalization not in workload.modules:
+            return None
+        return workload.prepare(module, optimizer, setting.normalization)
+
+    return Job(model, batch, loss, prepare, workload.operation == "normalize")

@@ -1,20 +1,22 @@
 """The runs of one curve: the engine is chosen by measurement, the grid widened and refined."""
 
 import itertools
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
+from harness.errors import InputError
 from harness.record import Record
 from harness.training.lanes import run_lanes
-from harness.training.outcome import Conditions, Outcome, training_record, unsupported_record
+from harness.training.outcome import Conditions, Outcome, fault_record, training_record
 from harness.training.own import OwnWorkload, run_own
 from harness.training.plan import TrainingItem
 from harness.training.precision import PRECISIONS
 from harness.training.sequential import run_sequential
 from harness.training.setting import Lane
+from harness.training.stopwatch import Clock
+from harness.verdict import Verdict
 
-_PROBE_STEPS = 3
+_PROBE_STEPS = 8
 _WIDENED = 2  # times, each by a decade
 
 # (workload, precision, storage of the cost) -> whether lanes were faster; of this process.
@@ -22,23 +24,33 @@ _CHOSEN: dict[tuple[str, ...], bool] = {}
 
 
 def sweep_curve(item: TrainingItem, *, device: str) -> list[Record]:
-    """Train all runs of an item and return their records, the grid's before the refined ones."""
+    """Train all runs of an item and return their records, the grid's last.
+
+    The grid's ids are what --resume looks for: where a write was cut off, some of them are missing.
+    """
     reason = _unsupported(item, device)
     if reason is not None:
         lane = item.lanes()[0]
         operation = item.workload.operation
-        return [unsupported_record(item.setting, operation, item.steps, lane, reason)]
-    records = _run(item, item.lanes(), device, refined=False)
+        missing = Verdict.UNSUPPORTED
+        return [fault_record(item.setting, operation, item.steps, lane, reason, missing)]
+    grid = _run(item, item.lanes(), device, refined=False)
+    if any(each.verdict is Verdict.ERROR for each in grid):
+        return grid
+    wide: list[Record] = []
     for _ in range(_WIDENED if item.widen else 0):
-        more = _beyond(records)
+        more = _beyond(grid + wide)
         if not more:
             break
-        records += _run(item, item.lanes(more), device, refined=False)
-    between = _between(records, item.refine)
-    return records + (_run(item, item.lanes(between), device, refined=True) if between else [])
+        wide += _run(item, item.lanes(more), device, refined=False)
+    between = _between(grid + wide, item.refine)
+    refined = _run(item, item.lanes(between), device, refined=True) if between else []
+    return refined + wide + grid
 
 
 def _unsupported(item: TrainingItem, device: str) -> str | None:
+    if item.gpu and device != "cuda":
+        return "declared for a GPU"
     found = PRECISIONS[item.setting.precision].unsupported(device)
     if found is not None or isinstance(item.workload, OwnWorkload):
         return found
@@ -47,7 +59,15 @@ def _unsupported(item: TrainingItem, device: str) -> str | None:
 
 def _run(item: TrainingItem, lanes: Sequence[Lane], device: str, *, refined: bool) -> list[Record]:
     records = []
-    for outcomes, conditions in _trained(item, lanes, device):
+    try:
+        trained = _trained(item, lanes, device)
+    except InputError as error:  # somebody's own model raised in the middle of a run
+        operation, broken = item.workload.operation, Verdict.ERROR
+        return [
+            fault_record(item.setting, operation, item.steps, lane, str(error), broken)
+            for lane in lanes
+        ]
+    for outcomes, conditions in trained:
         records += [
             training_record(
                 item.setting,
@@ -93,17 +113,37 @@ def _lanes_faster(item: TrainingItem, lanes: Sequence[Lane], device: str) -> boo
         return False
     key = (workload.name, setting.precision, str(setting.path == "triton"), setting.normalization)
     if key not in _CHOSEN:
-        seconds = []
-        for engine, some in ((run_lanes, lanes[:count]), (run_sequential, lanes[:1])):
-            engine(workload, setting, some, 1, device=device)  # what the first call alone costs
-            times = []
-            for steps in (1, 1 + _PROBE_STEPS):
-                started = time.perf_counter()
-                engine(workload, setting, some, steps, device=device)
-                times.append(time.perf_counter() - started)
-            seconds.append((times[1] - times[0]) / len(some))
-        _CHOSEN[key] = seconds[0] <= seconds[1]
+        together, alone = (
+            _seconds(
+                lambda steps: run_lanes(workload, setting, lanes[:count], steps, device=device),
+                device,
+            ),
+            _seconds(
+                lambda steps: run_sequential(workload, setting, lanes[:1], steps, device=device),
+                device,
+            ),
+        )
+        _CHOSEN[key] = together <= count * alone
     return _CHOSEN[key]
+
+
+def _seconds(engine: Callable[[int], object], device: str) -> float:
+    """What a few steps of an engine take, without what every run takes besides; the least of two.
+
+    Before them come steps that are not counted: the first call of anything takes longer.
+    """
+    engine(1)
+    found = []
+    for _ in range(2):
+        short, long = (_of(engine, steps, device) for steps in (1, 1 + _PROBE_STEPS))
+        found.append(long - short)
+    return min(found)
+
+
+def _of(engine: Callable[[int], object], steps: int, device: str) -> float:
+    clock = Clock(device, busy=True)
+    engine(steps)
+    return clock.seconds()
 
 
 def _losses(records: Sequence[Record]) -> dict[float, float]:

@@ -73,13 +73,13 @@ def judge_trial(trial: Trial, curves: Mapping[tuple[Setting, int], Curve]) -> Re
         )
     found = _over_seeds([fmean(b.well - a.well for a, b in each) for each in by_seed.values()])
     share = Interval(found.value, max(found.low, -1.0), min(found.high, 1.0))
-    delay = _factor(
+    delay = factor(
         [
             [_log_ratio(a.bad_step, b.bad_step) for a, b in each if _both_broke(a, b)]
             for each in by_seed.values()
         ]
     )
-    loss = _factor(
+    loss = factor(
         [
             [
                 math.log(max(b.final_loss or 0.0, 1e-12) / max(a.final_loss or 0.0, 1e-12))
@@ -128,8 +128,8 @@ def _log_ratio(first: int | None, second: int | None) -> float:
     return math.log(((second or 0) + 1) / ((first or 0) + 1))
 
 
-def _factor(by_seed: list[list[float]]) -> Interval | None:
-    """Geometric mean over seeds of each seed's geometric mean; None below two seeds."""
+def factor(by_seed: list[list[float]]) -> Interval | None:
+    """Of logarithms: the geometric mean over seeds of each seed's own; None below two seeds."""
     means = [fmean(each) for each in by_seed if each]
     if len(means) < 2:
         return None

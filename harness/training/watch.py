@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.training.cause import Evidence, cause_of
+from harness.training.place import Place
 
 
 @dataclass(slots=True)
@@ -19,6 +20,8 @@ class FirstBad:
     quantity: str  # "loss", "outputs", "gradient of NAME", "parameter NAME"
     word: str  # verdict: "nan", "inf", "nan_gradient", "inf_gradient"
     cause: str
+    before: Tensor | None = None  # (P,) parameters before the step, until the place is known
+    place: Place | None = None  # operation and module
 
 
 @dataclass(slots=True)
@@ -26,6 +29,7 @@ class Notes:
     """Of one lane."""
 
     first_bad: FirstBad | None = None
+    steps: int = 0  # made
     skipped: int = 0  # steps that loss scaling left out
     skipped_in_a_row: int = 0
     history: dict[str, list[float | None]] = field(default_factory=lambda: {"step": []})
@@ -57,6 +61,7 @@ class About:
     adaptive: bool
     vectors: bool  # the cost divides its inputs by their length
     dense: bool  # record the loss of every step
+    plain: bool = False  # what the outputs mean is not known: no probabilities, no lengths
 
 
 def thinned(step: int) -> bool:
@@ -77,6 +82,8 @@ class Watch:
         about = self._about
         if self._start is None:
             self._start = _norms(step.before).tolist()
+        for lane in lanes:
+            self.notes[lane].steps += 1
         loss_ok = torch.isfinite(step.losses)
         # What is not finite in a gradient is not finite in the parameters after it, unless loss
         # scaling left the step out: one look at either is enough.
@@ -144,6 +151,8 @@ def _numbers(step: Step, at: Tensor, about: About) -> dict[str, Tensor]:
     if step.outputs is None:
         return found
     outputs = step.outputs[at].flatten(1, -2)  # (l, R, C)
+    if about.plain:
+        return found | {"largest_logit": outputs.abs().flatten(1).amax(dim=1)}
     if about.vectors:
         length = torch.linalg.vector_norm(outputs.double(), dim=-1)
         return found | {
@@ -189,7 +198,7 @@ def _first_bad(step: Step, place: int, about: About, start: float) -> FirstBad:
         if about.vectors:
             # As the cost sees it: the length itself may underflow in a narrow dtype.
             zero_vectors = int(((outputs * outputs).sum(dim=-1) == 0).sum())
-        else:
+        elif not about.plain:
             largest = float(outputs.abs().max())
             zero_targets, zero_others = _zeros(outputs, step.targets, place)
     evidence = Evidence(
@@ -207,7 +216,8 @@ def _first_bad(step: Step, place: int, about: About, start: float) -> FirstBad:
         about.logits,
         about.adaptive,
     )
-    return FirstBad(step.number, phase, quantity, word, cause_of(evidence))
+    before = step.before[place].clone()
+    return FirstBad(step.number, phase, quantity, word, cause_of(evidence), before)
 
 
 def _zeros(outputs: Tensor, targets: Tensor | None, place: int) -> tuple[int, int]:

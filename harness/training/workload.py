@@ -5,12 +5,18 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from harness.training.setting import Setting
 
 # Outputs (N, C) and targets (N,) to one loss a row (N,), in the dtype that the path leaves it in.
 Rows = Callable[[Tensor, Tensor], Tensor]
+
+# Numbers that a run's record holds beside the usual ones, taken when it has ended.
+Measure = Callable[[], Mapping[str, float]]
+# Model, optimiser and the name of the normalisation.
+Prepare = Callable[[nn.Module, torch.optim.Optimizer, str], Measure | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class Workload:
     steps: int
     normalizations: tuple[str, ...] = ("none",)
     modules: tuple[str, ...] = ()  # normalisations that lanes cannot take
-    prepare: Callable[[nn.Module, object], object] | None = None  # (model, optimizer), before a run
+    prepare: Prepare | None = None  # before a run of one of `modules`
     absent: Callable[[str, str], str | None] = lambda path, device: None  # why a path is
     # Around the whole run of a setting: what decides how a path is computed.
     context: Callable[[Setting], AbstractContextManager[object]] = lambda setting: nullcontext()

@@ -11,6 +11,8 @@ from harness.report.static import read_inspection
 from harness.verdict import Verdict
 from suites.selftest.markup import Node, read, table_after
 from suites.selftest.synthetic import case, run_of, sweep, timed, timings, trained, trainings
+from suites.selftest.test_training_analysis import clocked
+from suites.selftest.test_training_norms import normed
 
 
 def section(page: str, name: str) -> Node:
@@ -41,6 +43,29 @@ def test_advice_is_the_last_rate_at_which_all_seeds_learnt() -> None:
     ]
     (chart,) = section(page, "training").all("figure")
     assert {"naive", "triton", "learning rate", "0.01", "10"} <= {t.text for t in chart.all("text")}
+
+
+def test_what_the_trainings_found() -> None:
+    """Slope with its interval, the operation that broke, both costs step by step until it did."""
+    page = read(build_page([run_of(*clocked())]))
+    (table,) = page.all("table", id="slopesA")
+    rows = [[cell.text for cell in row.all("td")] for row in table.all("tr")][1:]
+    assert rows[0][1:4] == ["-0.93", "-0.96 to -0.90", "clock"]
+    assert rows[0][-1] == "6: forward, aten.log in cost: log_of_zero"
+    assert rows[1][3] == "never bad"
+    text = " ".join(page.text.split())
+    assert "6 runs of a naive cost that broke" in text
+    (figure,) = [each for each in page.all("figure") if "goes on" in each.text]
+    cells = [[cell.text for cell in row.all("td")] for row in figure.all("tr")]
+    assert ["4", "0.4", "0.4", "0.0e+00"] in cells
+
+
+def test_norms_that_the_trainings_measured() -> None:
+    """Spread, drift and the growth of the norm's time, from the records alone."""
+    text = " ".join(read(build_page([run_of(*normed())])).text.split())
+    assert "0.50 [0.08, 3.12]" in text
+    assert "grows as n^2.0 for exact norms and as n^0.0 for inferred ones" in text
+    assert "2.0e-03" in text
 
 
 def test_one_bad_seed_makes_a_rate_unstable() -> None:

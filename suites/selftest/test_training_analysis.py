@@ -34,6 +34,21 @@ def run(setting: Setting, rate: float, seed: int, *, steps: int = STEPS, **outco
     return Record(name, "training", "cross_entropy", setting.path, "fp16", verdict, data | outcome)
 
 
+def clocked() -> list[Record]:
+    """A naive cost that breaks at 3 / rate, two steps late, and torch's, equal to it until then."""
+    steps = list(range(20))
+    losses = [2.0 / (1 + step) for step in steps]
+    broke = {
+        **{"phase": "forward", "module": "cost", "op": "aten.log", "cause": "log_of_zero"},
+        "history": {"step": steps, "loss": [*losses[:5], *[None] * 15]},
+    }
+    pairs = [(rate, seed) for rate in (0.03, 0.1, 0.3) for seed in (0, 1)]
+    return [
+        *(run(NAIVE, r, s, steps=400, first_bad_step=round(3 / r) + 2, **broke) for r, s in pairs),
+        *(run(STABLE, r, s, steps=400, history={"step": steps, "loss": losses}) for r, s in pairs),
+    ]
+
+
 def only(records: list[Record]) -> Curve:
     (curve,) = curves_of(records).values()
     return curve
@@ -80,6 +95,18 @@ def test_a_cliff_is_where_the_line_says_so_and_nothing_breaks() -> None:
     again = clock(only(short))
     assert again is not None
     assert again.cliff_at is None
+
+
+def test_a_line_that_could_be_anything_is_no_cliff() -> None:
+    """Steps of 5 and 200 at each of two rates fit a line of any slope: unclear."""
+    broke = [
+        run(NAIVE, rate, s, first_bad_step=step)
+        for rate in (1.0, 3.0)
+        for s, step in enumerate((5, 200))
+    ]
+    found = clock(only([*broke, run(NAIVE, 0.3, 0), run(NAIVE, 0.3, 1)]))
+    assert found is not None
+    assert (found.verdict, found.cliff_at) == ("unclear", None)
 
 
 def test_nothing_is_fitted_to_one_rate() -> None:

@@ -12,6 +12,7 @@ from harness.training.schedules import SCHEDULES
 from harness.training.sequential import run_sequential
 from harness.training.setting import Lane, Setting
 from suites.selftest.training_toy import TOY
+from suites.training.workloads import WORKLOADS
 
 LANES = [Lane(rate, seed) for rate in (0.05, 0.5) for seed in (0, 1)]
 
@@ -122,3 +123,30 @@ def test_adam_in_half_precision_loses_its_epsilon() -> None:
     torch_optimizer("adam", [parameter], 0.1).step()
     assert mine.isnan().tolist() == parameter.isnan().tolist() == [[True, False]]
     assert mine[0, 1].item() == pytest.approx(parameter[0, 1].item(), rel=2**-10)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="times a GPU")
+def test_a_sweep_of_256_lanes_costs_a_few_runs() -> None:
+    """On a GPU the perceptron's steps for 256 lanes take at most five times those of one run."""
+    (workload,) = (each for each in WORKLOADS if each.name == "digits_relu")
+    setting = Setting("digits_relu", "torch", "fp32")
+    lanes = [Lane(0.001 * 1.02**place, place % 8) for place in range(256)]
+
+    def least(some: list[Lane], steps: int) -> float:
+        ran = (run_lanes(workload, setting, some, steps, device="cuda")[1] for _ in range(3))
+        return min(each.training for each in ran)
+
+    least(lanes, 3)
+    assert least(lanes, 200) <= 5 * least(lanes[:1], 200)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "autocast_fp16", "autocast_bf16"])
+def test_a_lane_is_the_run_alone_on_a_gpu(precision: str) -> None:
+    """There, too, in every precision, within that format's roundings."""
+    tolerance = {"fp32": 1e-5, "autocast_bf16": 8e-2}.get(precision, 1e-2)
+    setting = Setting("toy", "torch", precision)
+    beside, _ = run_lanes(TOY, setting, LANES, 30, device="cuda", dense=True)
+    alone, _ = run_sequential(TOY, setting, LANES, 30, device="cuda", dense=True)
+    for one, other in zip(beside, alone, strict=True):
+        assert losses(one) == pytest.approx(losses(other), rel=tolerance, abs=tolerance)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.training.lanes import run_lanes
+from harness.training.precision import PRECISIONS
 from harness.training.sequential import run_sequential
 from harness.training.setting import Lane, Setting
 from harness.training.workload import Workload
@@ -68,7 +69,12 @@ def test_standardised_by_the_training_part() -> None:
     assert float(split.test_inputs.mean(dim=0).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda each: each.name)
+# The wide ones differ from digits_relu in width alone.
+@pytest.mark.parametrize(
+    "workload",
+    [each for each in WORKLOADS if "_wide_" not in each.name],
+    ids=lambda each: each.name,
+)
 def test_each_workload_trains_as_lanes_and_alone(workload: Workload) -> None:
     """Two steps in fp64 on torch's cost end at the same loss either way."""
     setting = Setting(workload.name, "torch", "fp64")
@@ -78,6 +84,33 @@ def test_each_workload_trains_as_lanes_and_alone(workload: Workload) -> None:
         alone, _ = run_sequential(workload, setting, lanes, 2, device="cpu")
     for one, other in zip(beside, alone, strict=True):
         assert one.final_loss == pytest.approx(other.final_loss, rel=1e-10)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "autocast_fp16", "autocast_bf16"])
+def test_attention_in_a_lane_is_the_run_alone(precision: str) -> None:
+    """Three steps of the decoder: products, softmax and norms in the same formats either way."""
+    (workload,) = (each for each in WORKLOADS if each.name == "words")
+    setting = Setting("words", "torch", precision, normalization="layer")
+    lanes = [Lane(0.1, 0), Lane(0.3, 1)]
+    with workload.context(setting):
+        beside, _ = run_lanes(workload, setting, lanes, 3, device="cpu")
+        alone, _ = run_sequential(workload, setting, lanes, 3, device="cpu")
+    # Losses near 9.4 in half formats: a few units in the last place of 2**-7 and 2**-4.
+    tolerance = 3e-2 if "bf16" in precision else 4e-3
+    for one, other in zip(beside, alone, strict=True):
+        mine, theirs = one.notes.history["loss"], other.notes.history["loss"]
+        assert mine == pytest.approx(theirs, rel=tolerance)
+        assert one.final_loss == pytest.approx(other.final_loss, rel=tolerance)
+
+
+@pytest.mark.parametrize(("precision", "asked"), [("tf32", True), ("fp32", False)])
+def test_tf32_in_both_passes_or_in_neither(precision: str, asked: bool) -> None:
+    """The switches for products and convolutions hold for a whole run, and are put back."""
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [each.allow_tf32 for each in switches]
+    with PRECISIONS[precision].products():
+        assert [each.allow_tf32 for each in switches] == [asked, asked]
+    assert [each.allow_tf32 for each in switches] == before
 
 
 def test_some_embeddings_are_dead() -> None:

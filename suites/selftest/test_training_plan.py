@@ -1,5 +1,7 @@
 """What would run: filters, rates, levels, and somebody's own model."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from harness.training.plan import rate_grid, training_plan
 from harness.training.precision import PRECISIONS
 from harness.training.sweep import sweep_curve
 from harness.verdict import Verdict
-from suites.selftest.conftest import Stability
+from suites.selftest.conftest import ROOT, Stability
 
 TOY = "suites.selftest.training_toy"
 
@@ -64,6 +66,23 @@ def test_what_cannot_be_had_is_recorded_with_its_reason() -> None:
     (record,) = sweep_curve(item, device="cpu")
     assert record.verdict is Verdict.UNSUPPORTED
     assert "NVIDIA" in record["reason"]
+
+
+def test_what_is_declared_for_a_gpu_waits_for_one() -> None:
+    """Whole trainings by the Triton kernel are part of --full, and say why they were not run.
+
+    Their control, which other trials need, is run.
+    """
+    full = training_plan(load_declared(), Filters(full=True), seed=0)
+    waiting = [item for item in full if item.gpu]
+    assert {"triton"} < {item.setting.path for item in waiting}
+    (record,) = sweep_curve(waiting[0], device="cpu")
+    assert (record.verdict, record["reason"]) == (Verdict.UNSUPPORTED, "declared for a GPU")
+    assert not any(item.gpu for item in training_plan(load_declared(), Filters(), seed=0))
+    control = replace(waiting[0].setting, path="naive")
+    run_here = [item for item in full if item.setting == control]
+    assert run_here
+    assert not any(item.gpu for item in run_here)
 
 
 def test_seeds_follow_the_run() -> None:
@@ -120,6 +139,63 @@ def test_own_model_that_is_not_one(function: str, message: str) -> None:
     """The error names what is expected, before anything is trained."""
     with pytest.raises(InputError, match=message):
         planned(workload=(f"{TOY}:{function}",))
+
+
+def test_own_model_has_the_same_records() -> None:
+    """Where it broke and why, the size of what went into its cost, norms, memory, speed."""
+    (item,) = training_plan(
+        load_declared(TOY),
+        Filters(
+            workload=(f"{TOY}:make_breaking",), precision=("fp32",), rate=parse_range("100000")
+        ),
+        seed=0,
+    )
+    for record in sweep_curve(item, device="cpu"):
+        assert (record["phase"], record["module"], record["op"]) == ("forward", "cost", "aten.exp")
+        assert record["location"].startswith("training_toy.py:")
+        history = record["history"]
+        assert history["largest_logit"][0] < 88 < history["largest_logit"][-1]
+        assert all(history[name][0] > 0 for name in ("weight_norm", "gradient_norm"))
+        assert record["peak_bytes"] > 0
+        assert record["steps_per_second"] > 0
+
+
+def test_the_documented_example_in_a_package_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """suites/training/example.py copied to mypkg/train.py: learns at 0.3, and at 3000 breaks in the
+    cost that stands in it, at a line of the copy.
+    """
+    (tmp_path / "mypkg").mkdir()
+    (tmp_path / "mypkg" / "__init__.py").write_text("")
+    (tmp_path / "mypkg" / "train.py").write_text(
+        (ROOT / "suites" / "training" / "example.py").read_text()
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    filters = Filters(
+        workload=("mypkg.train:make",), precision=("fp32",), rate=parse_range("0.3:3000:1")
+    )
+    (item,) = training_plan(load_declared(TOY), filters, seed=0)
+    item = replace(item, rates=(item.rates[0], item.rates[-1]))
+    records = sweep_curve(item, device="cpu")
+    good, bad = ([r for r in records if r["learning_rate"] == rate] for rate in item.rates)
+    assert all(r["final_loss"] < r["initial_loss"] for r in good)
+    assert all(r["location"].startswith("mypkg/train.py:") for r in bad)
+
+
+def test_own_model_that_raises_later() -> None:
+    """A batch that cannot be had in the middle of a run: each run's record says so."""
+    (item,) = training_plan(
+        load_declared(TOY),
+        Filters(
+            workload=(f"{TOY}:make_raising_later",), precision=("fp32",), rate=parse_range("0.1")
+        ),
+        seed=0,
+    )
+    records = sweep_curve(item, device="cpu")
+    assert [record.verdict for record in records] == [Verdict.ERROR, Verdict.ERROR]
+    assert "batch(3) raised IndexError: no more samples" in records[0]["reason"]
 
 
 def test_the_command_says_so_in_one_sentence(stability: Stability, tmp_path: Path) -> None:

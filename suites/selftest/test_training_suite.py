@@ -1,6 +1,11 @@
 """The training suite as people run it: the command, a run directory, resumption, the pages."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +14,7 @@ from harness.store import Run, load
 from harness.training.declare import load_declared
 from suites.selftest.conftest import ROOT, Stability
 from suites.selftest.test_cli import strict
-from suites.selftest.test_training_analysis import NAIVE, STABLE, run
+from suites.selftest.test_training_analysis import NAIVE, STABLE, clocked, run
 from suites.selftest.training_toy import ADVICE
 
 OWN = (
@@ -38,9 +43,40 @@ def test_a_run_resumed_and_shown(stability: Stability, tmp_path: Path) -> None:
     assert [each.id for each in again.records] == [each.id for each in whole.records]
     assert (out / "records.jsonl").read_text().startswith("".join(lines[:-1]))
     table = strict(stability("table", out, "--format", "json").out)
-    (curve,) = table["training"]
+    (curve,) = table["training"]["curves"]
     assert (curve["runs"], curve["workload"]) == (4, "suites.selftest.training_toy:make")
     assert stability("compare", out, out).code == 0
+
+
+@pytest.mark.full  # half a minute of processes
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    """Ctrl-C after the first curve: what it wrote stays byte by byte, --resume adds the rest, and
+    no run is there twice.
+    """
+    out = tmp_path / "run"
+    command = [
+        *(sys.executable, "-m", "harness", "run", "training", "--jobs", "1", "--device", "cpu"),
+        *("--workload", "suites.selftest.training_toy:make_slowly", "--lr", "0.1:1:1"),
+        *("--precision", "fp32", "--precision", "bf16", "--precision", "fp64"),
+    ]
+    child = subprocess.Popen([*command, "--out", str(out)], cwd=ROOT, start_new_session=True)
+    records = out / "records.jsonl"
+    deadline = time.monotonic() + 120
+    while not (records.exists() and records.read_text().count("\n") >= 4):
+        assert time.monotonic() < deadline
+        assert child.poll() is None
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGINT)
+    assert child.wait(60) == 3
+    first = records.read_bytes()
+    assert not load(out).complete
+    assert len(load(out).records) in (4, 8)
+    resumed = [sys.executable, "-m", "harness", "run", "--resume", "--out", str(out)]
+    assert subprocess.run(resumed, cwd=ROOT, check=False, timeout=120).returncode == 0
+    whole = load(out)
+    assert whole.complete
+    assert len({each.id for each in whole.records}) == len(whole.records) == 12
+    assert records.read_bytes().startswith(first)
 
 
 def test_list_names_every_run(stability: Stability) -> None:
@@ -90,9 +126,30 @@ def test_the_command_writes_and_checks(stability: Stability, written: Run, tmp_p
     assert page.read_text().endswith("edited\n")
 
 
-def test_the_committed_page_is_that_of_the_committed_run(stability: Stability) -> None:
+def test_the_committed_page_is_that_of_the_committed_run(
+    stability: Stability, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """results/ADVICE.md is written by the command from the baseline, byte by byte."""
-    root = ROOT / "results"
-    baseline = root / "baselines" / "training-cpu"
-    done = stability("advice", baseline, "-o", root / "ADVICE.md", "--check")
+    monkeypatch.chdir(ROOT)
+    done = stability("advice", "--check")
     assert done.code == 0, done.err
+
+
+def test_the_table_fits_a_screen(stability: Stability, written: Run, tmp_path: Path) -> None:
+    """At 80 columns no line is wrapped, and slope, place and agreement are all there."""
+    records = clocked()
+    lines = "".join(each.to_json() + "\n" for each in records)
+    (written.directory / "records.jsonl").write_text(lines)
+    done = stability("table", written.directory)
+    assert done.code == 0
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert any(
+        line.startswith("naive fp16") and "±" in line and "clock" in line
+        for line in done.out.splitlines()
+    )
+    assert "6 forward, aten.log in cost: log_of_zero" in done.out
+    assert "Identical until the bang: 6 runs" in done.out
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["4", "0.4", "0.4", "0.0e+00"] in rows
+    plain = strict(stability("table", written.directory, "--format", "json").out)["training"]
+    assert [each["broke_at"] for each in plain["agreements"]] == [102, 102, 32, 32, 12, 12]

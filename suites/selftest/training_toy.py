@@ -1,5 +1,7 @@
 """A small training suite: two clouds of points, and settings that break at known places."""
 
+import time
+
 import torch
 from torch import Tensor, nn
 
@@ -99,3 +101,35 @@ def make_with_rows(seed: int) -> Training:
 
 def make_nothing(seed: int) -> object:
     return {"model": model("none")}
+
+
+def make_raising_later(seed: int) -> Training:
+    made = make(seed)
+
+    def batch(step: int) -> tuple[Tensor, ...]:
+        if step == 3:
+            raise IndexError("no more samples")
+        return made.batch(step)
+
+    return Training(made.model, batch, made.loss, steps=10)
+
+
+def make_breaking(seed: int) -> Training:
+    """The logarithm of a softmax, by hand, at rates beyond all reason."""
+    made = make(seed)
+
+    def loss(network: nn.Module, points: Tensor, classes: Tensor) -> Tensor:
+        return naive(network(points), classes).mean()
+
+    return Training(made.model, made.batch, loss, steps=10)
+
+
+def make_slowly(seed: int) -> Training:
+    """Slow enough to be interrupted: a curve of two rates and two seeds takes two seconds."""
+    made = make(seed)
+
+    def batch(step: int) -> tuple[Tensor, ...]:
+        time.sleep(0.05)
+        return made.batch(step)
+
+    return Training(made.model, batch, made.loss, steps=10)

@@ -6,7 +6,7 @@ the advice and changes nothing else. Five seeds, or more where only some of them
 
 from dataclasses import replace
 
-from harness.training.declare import Advice, Trial
+from harness.training.declare import Advice, Level, Trial
 from harness.training.setting import Setting
 
 # Controls, with the rates at which each goes wrong. In half precision a perceptron's naive cost
@@ -31,7 +31,12 @@ _RAW_STEPS = 100
 _ZERO = Setting("digits_metric", "naive", "fp32")
 _ZERO_RATES = (0.03, 0.1, 0.3)
 _LARGE = Setting("digits_relu", "naive", "fp32", initialization="too_large")
-_WORDS = Setting("words", "naive", "fp32")
+# At these rates torch's cost learns, and exp of a logit is beyond fp16 after some ten steps.
+_WORDS = Setting("words", "naive", "fp16", normalization="layer")
+_WORDS_RATES = (0.1, 0.3)
+_WORDS_STEPS = 60
+# Sigmoids saturated by features of up to 4254: finite, and nothing is learnt.
+_RAW_MLP = Setting("cancer_raw_mlp", "naive", "fp32")
 
 
 # Where only some seeds break, more of them are needed to tell: lanes cost little.
@@ -48,7 +53,7 @@ def _seeds(control: Setting, **changed: str | float) -> int:
 
 def _trials(
     *controls: tuple[Setting, tuple[float, ...], int], rate_factor: float = 1.0,
-    steps_factor: int = 1, **changed: str | float,
+    steps_factor: int = 1, level: Level = "full", **changed: str | float,
 ) -> tuple[Trial, ...]:  # fmt: skip
     """One trial a control: the treatment is the control with some axes changed."""
     return tuple(
@@ -60,6 +65,7 @@ def _trials(
             rate_factor=rate_factor,
             steps_factor=steps_factor,
             seeds=_seeds(control, **changed),
+            level=level,
         )
         for control, rates, steps in controls
     )
@@ -73,20 +79,21 @@ _RAWS = (_RAW, _RAW_RATES, _RAW_STEPS)
 _ZEROS = (_ZERO, _ZERO_RATES, 200)
 _HALF_ZEROS = (replace(_ZERO, precision="fp16"), _ZERO_RATES, 200)
 _LARGES = (_LARGE, (0.03, 0.1), _HALF_STEPS)
-_TEXT = (_WORDS, (1.0,), 20)
+_WIDES = (Setting("digits_wide_2048", "naive", "fp32"), _STEEP_RATES, _HALF_STEPS)
+_TEXT = (_WORDS, _WORDS_RATES, _WORDS_STEPS)
 
 ADVICE = (
     Advice(
         "lower the rate",
         "Decrease the learning rate, especially if you are getting NaNs in the first 100"
         " iterations",
-        _trials(_HALVES, _LOGISTICS, _STEEPS, _RAWS, rate_factor=0.1, steps_factor=10),
+        _trials(_HALVES, _LOGISTICS, _STEEPS, _RAWS, _TEXT, rate_factor=0.1, steps_factor=10),
     ),
     Advice(
         "decay it stepwise",
         "Usual practice is to reduce the learning rate in step manner after every few iterations",
         (
-            *_trials(_HALVES, _LOGISTICS, _STEEPS, schedule="step"),
+            *_trials(_HALVES, _LOGISTICS, _STEEPS, _TEXT, schedule="step"),
             # The decayed rates add up to 0.285 of the way; four times the steps make up for it.
             *_trials(_HALVES, _LOGISTICS, _STEEPS, steps_factor=4, schedule="step"),
         ),
@@ -96,18 +103,18 @@ ADVICE = (
         "Or you just have to have an adaptive learning rate",
         (
             *_trials(_HALVES, _LOGISTICS, _STEEPS, rate_factor=0.01, optimizer="adam"),
-            *_trials(_HALVES, _LOGISTICS, _STEEPS, schedule="plateau"),
+            *_trials(_HALVES, _LOGISTICS, _STEEPS, _TEXT, schedule="plateau"),
         ),
     ),
     Advice(
         "cap values below at 1e-9",
         "Use X = np.log(np.max(x, 1e-9))",
-        _trials(_HALVES, _LOGISTICS, _STEEPS, _RAWS, path="clamped"),
+        _trials(_HALVES, _LOGISTICS, _STEEPS, _RAWS, _TEXT, path="clamped"),
     ),
     Advice(
         "use float64",
         "Increase the precision of your model (using 64-bit floats instead of 32 bit floats)",
-        _trials(_HALVES, _LOGISTICS, _STEEPS, _RAWS, precision="fp64"),
+        _trials(_HALVES, _LOGISTICS, _STEEPS, _RAWS, _TEXT, precision="fp64"),
     ),
     Advice(
         "add epsilon to x/‖x‖",
@@ -127,7 +134,10 @@ ADVICE = (
     Advice(
         "standardise the data",
         "You may have to change the scaling of the input data",
-        _trials(_RAWS, workload="cancer_logistic"),
+        (
+            *_trials(_RAWS, workload="cancer_logistic"),
+            *_trials((_RAW_MLP, (0.1, 1.0), 300), workload="cancer_mlp"),
+        ),
     ),
     Advice(
         "Xavier initialisation",
@@ -142,7 +152,7 @@ ADVICE = (
     Advice(
         "clip the gradient",
         "Gradient blow up",
-        _trials(_HALVES, _LOGISTICS, _STEEPS, _RAWS, clip=1.0),
+        _trials(_HALVES, _LOGISTICS, _STEEPS, _RAWS, _TEXT, clip=1.0),
     ),
     Advice(
         "find a softmax that is applied twice",
@@ -174,14 +184,21 @@ ADVICE = (
         (
             *_trials(_HALVES, _LOGISTICS, _STEEPS, _RAWS, _CONVS, _TEXT, path="torch"),
             *_trials(_HALVES, path="stable"),
+            # Whole trainings by the Triton kernel, which the interpreter takes hours for.
+            *_trials(_HALVES, _LOGISTICS, _CONVS, _TEXT, path="triton", level="gpu"),
         ),
-        unmeasured=("the Triton kernel over whole trainings: on a GPU, path triton",),
     ),
     Advice(
         "FastNorm",
         "FastNorm improves numerical stability and reduces accuracy variance enabling higher"
         " learning rate",
-        _trials((_STEEP, _STEEP_RATES, 40), normalization="fastnorm"),
-        unmeasured=("larger models and longer trainings: on a GPU",),
+        (
+            *_trials(_STEEPS, normalization="fastnorm"),
+            *_trials(
+                (replace(_STEEP, normalization="weight"), _STEEP_RATES, _HALF_STEPS),
+                normalization="fastnorm",
+            ),
+            *_trials(_WIDES, normalization="fastnorm", level="gpu"),
+        ),
     ),
 )

@@ -1,108 +1,95 @@
-"""FastNorm's own numbers: the drift of its inferred norms, and the norm's time as a layer grows.
+"""What runs with normalised weights measure of their norms: their drift, and the norm's own time.
 
-python -m suites.training.fastnorm
-
-Drift: the largest relative deviation of an inferred norm from the exact one over 300 steps of SGD
-on a 64 x 64 layer. Time: of the exact norms of a square weight, against that of inferring them from
-a step whose batch is 32; medians. The products around them cost the same in both.
+Drift: the largest relative deviation of an inferred norm from the exact one, looked at after every
+step. Time: of the exact norms of the largest weight, as weight normalisation takes them in every
+forward pass, against that of inferring them, which FastNorm does in a hook behind the optimiser's
+step. The products around the norm cost the same in both.
 """
 
-import statistics
-import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 
 import kernels
-from kernels import launch
+from harness.training.stopwatch import Clock
 from kernels.weight_norm import linear
 
-_STEPS, _BATCH, _WIDTH = 300, 32, 64
-# How the drift grows between refreshes: after ten steps, a hundred, and without any.
-_REFRESH = (10, 100, None)
-_WIDTHS = (256, 512, 1024, 2048, 4096)
+# FastNorm, and three that are looked at after every step: refreshed after so many, or never. These
+# infer the norms of half-precision weights, too, which FastNorm computes unless asked.
+REFRESH: dict[str, int | None] = {
+    "fastnorm": 100,
+    "fastnorm_10": 10,
+    "fastnorm_100": 100,
+    "fastnorm_never": None,
+}
 _ROUNDS = 7
 
 
-def _largest_drift(dtype: torch.dtype, refresh: int | None) -> float:
-    """Over all steps of a training."""
-    torch.manual_seed(0)
-    layer = kernels.FastNormLinear(_WIDTH, _WIDTH, dtype=dtype)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-    kernels.attach_fastnorm(optimizer, layer, refresh_every=refresh, infer_half=True)
-    largest = 0.0
-    for _ in range(_STEPS):
-        optimizer.zero_grad()
-        x = torch.randn(_BATCH, _WIDTH).to(dtype)
-        (layer(x).float() - 1.0).square().mean().backward()
-        optimizer.step()
-        largest = max(largest, layer.drift())
-    return largest
+def prepare(
+    model: nn.Module, optimizer: torch.optim.Optimizer, normalization: str
+) -> Callable[[], dict[str, float]] | None:
+    """Let FastNorm infer its norms from the optimiser's steps; measure what a run's record holds.
+
+    Returns:
+        what gives the numbers at the end of the run; None where no weight is normalised.
+    """
+    layers = [each for each in model.modules() if isinstance(each, kernels.WeightNormLinear)]
+    if not layers:
+        return None
+    if normalization not in REFRESH:
+        return lambda: {"norm_seconds": exact_seconds(max(layers, key=_size))}
+    watched = normalization != "fastnorm"
+    measured = _Measured(layers)
+    # Hooks run in the order in which they are registered.
+    optimizer.register_step_post_hook(measured.begin)
+    kernels.attach_fastnorm(
+        optimizer, model, refresh_every=REFRESH[normalization], infer_half=watched
+    )
+    optimizer.register_step_post_hook(measured.end)
+    if watched:
+        optimizer.register_step_post_hook(measured.look)
+    return lambda: measured.numbers(watched)
 
 
-def drift_rows() -> list[str]:
-    """A line a dtype: the largest drift at each refresh period."""
-    lines = []
-    for name, dtype in (
-        ("fp64", torch.float64),
-        ("fp32", torch.float32),
-        ("fp16", torch.float16),
-        ("bf16", torch.bfloat16),
-    ):
-        found = [_largest_drift(dtype, each) for each in _REFRESH]
-        lines.append(f"| {name} | {' | '.join(f'{each:.1e}' for each in found)} |")
-    return lines
-
-
-def _median_seconds(call: Callable[[], object]) -> float:
+def exact_seconds(layer: nn.Module) -> float:
+    """The exact norms of a layer's weight, the least of some rounds."""
+    weight = layer.weight_v.detach()
     times = []
     for _ in range(_ROUNDS):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+        clock = Clock(weight.device.type, busy=True)
+        linear.exact_norms(weight)
+        times.append(clock.seconds())
+    return min(times)
 
 
-def time_rows() -> list[str]:
-    """A line a width: milliseconds for the exact norms, and for inferring them."""
-    lines = []
-    for width in _WIDTHS:
-        v = torch.randn(width, width)
-        exact = _median_seconds(lambda v=v: linear.exact_norms(v))
-        lines.append(f"| {width} | {exact * 1e3:.3f} | {_inference_seconds(width) * 1e3:.3f} |")
-    return lines
+def _size(layer: nn.Module) -> int:
+    return int(layer.weight_v.numel())
 
 
-def _inference_seconds(width: int) -> float:
-    """What the hooks after a step take, the step itself and the products left out."""
-    torch.manual_seed(0)
-    layer = kernels.FastNormLinear(width, width)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.01)
-    kernels.attach_fastnorm(optimizer, layer, refresh_every=None)
-    plain = torch.optim.SGD(torch.nn.Linear(width, width).parameters(), lr=0.01)
-    for each in plain.param_groups[0]["params"]:
-        each.grad = torch.randn_like(each)
-    times = []
-    for _ in range(_ROUNDS):
-        optimizer.zero_grad()
-        layer(torch.randn(_BATCH, width)).square().mean().backward()
-        started = time.perf_counter()
-        optimizer.step()
-        middle = time.perf_counter()
-        plain.step()
-        times.append((middle - started) - (time.perf_counter() - middle))
-    return statistics.median(times)
+class _Measured:
+    """Of one run: what the hooks behind its steps see."""
 
+    def __init__(self, layers: list[Any]) -> None:
+        self._layers = layers
+        self._device = layers[0].weight_v.device.type
+        self._times: list[float] = []
+        self._clock: Clock | None = None
+        self._drift = 0.0
 
-def main() -> None:
-    """Print both tables."""
-    with launch.without_interpreter():
-        heads = [f"every {each}" if each else "never" for each in _REFRESH]
-        print(f"| refreshed | {' | '.join(heads)} |\n|{'---|' * (1 + len(heads))}")
-        print("\n".join(drift_rows()))
-        print("\n| width | exact norms, ms | inferring them, ms |\n|---|---|---|")
-        print("\n".join(time_rows()))
+    def begin(self, *_: object) -> None:
+        self._clock = Clock(self._device, busy=True)
 
+    def end(self, *_: object) -> None:
+        if self._clock is not None:
+            self._times.append(self._clock.seconds())
 
-if __name__ == "__main__":
-    main()
+    def look(self, *_: object) -> None:
+        self._drift = max(self._drift, *(layer.drift() for layer in self._layers))
+
+    def numbers(self, watched: bool) -> dict[str, float]:
+        found = {"inferred": float(sum(each.norm_statistics.inferred for each in self._layers))}
+        if self._times:
+            found["norm_seconds"] = min(self._times)
+        return found | ({"norm_drift": self._drift} if watched else {})

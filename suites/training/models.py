@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import kernels
+from suites.training.fastnorm import REFRESH
 
 
 def _product(function: Callable[..., Tensor], *operands: Tensor | None) -> Tensor:
@@ -45,12 +46,13 @@ class Convolution(nn.Conv2d):
         return _product(function, input, self.weight, self.bias)
 
 
-# Normalisations of a perceptron. The last two are layers with real state, which lanes cannot stack.
-NORMALIZATIONS = ("none", "input_batch", "batch", "layer", "rms", "weight", "fastnorm")
-MODULES = ("weight", "fastnorm")
+# Layers with real state, which lanes cannot stack.
+MODULES = ("weight", *REFRESH)
+# Normalisations of a perceptron.
+NORMALIZATIONS = ("none", "input_batch", "batch", "layer", "rms", *MODULES)
 _LINEAR: dict[str, Callable[..., nn.Module]] = {
     "weight": kernels.WeightNormLinear,
-    "fastnorm": kernels.FastNormLinear,
+    **dict.fromkeys(REFRESH, kernels.FastNormLinear),
 }
 _BETWEEN: dict[str, Callable[[int], nn.Module]] = {
     # Batch statistics in evaluation, too: running ones would change in place.

@@ -6,6 +6,7 @@ and the refinement finds the edge itself.
 
 from harness.training.declare import Slice
 from harness.training.setting import Setting
+from suites.training.workloads import WIDTHS
 
 _RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
@@ -48,8 +49,49 @@ _CLOCK = (
         refine=2,
     ),
     Slice("clock", _settings("digits_conv", "naive torch", "fp16"), (0.1, 0.3, 1.0), seeds=2),
-    Slice("clock", _settings("words", "naive torch", "fp32"), (0.3, 1.0), seeds=2, steps=20),
 )
+
+# A decoder over 12,000 words. In fp16 the naive cost breaks at the rate at which torch's learns
+# best; with either cost a rate of 3 is too high. The last goes far enough to see the clock.
+_LANGUAGE_RATES = (0.1, 0.3, 1.0, 3.0)
+_LANGUAGE = (
+    Slice(
+        "language",
+        _settings("words", "naive softmax_log clamped torch", "fp16", normalization="layer"),
+        (0.03, *_LANGUAGE_RATES),
+        seeds=2,
+        dense=True,
+        widen=True,
+    ),
+    Slice(
+        "language",
+        (
+            *_settings("words", "naive torch", "fp32 bf16", normalization="layer"),
+            *_settings("words", "naive torch", "autocast_fp16", normalization="layer"),
+            *_settings("words", "naive torch", "autocast_bf16", normalization="layer"),
+            *_settings("words", "torch", "fp32", normalization="rms"),
+            *_settings("words", "naive torch", "fp32"),
+        ),
+        _LANGUAGE_RATES,
+        seeds=2,
+    ),
+    Slice(
+        "language",
+        _settings("words", "naive torch", "fp32", normalization="layer",
+                  optimizer="adam", schedule="warmup_cosine"),
+        (0.003, 0.01, 0.03, 0.1),
+        seeds=2,
+    ),
+    Slice(
+        "language",
+        _settings("words", "naive torch", "fp16", normalization="layer"),
+        (0.03, 0.1, 0.3),
+        seeds=3,
+        steps=400,
+        level="full",
+        dense=True,
+    ),
+)  # fmt: skip
 
 # Which precision, cost, norm and start stand which rates. fp64 and bf16 with one path fewer: their
 # range is fp32's or more.
@@ -71,8 +113,9 @@ _SENSITIVITY = (
     Slice(
         "sensitivity",
         tuple(
-            Setting("digits_relu", "naive", "fp32", normalization=name)
+            each
             for name in ("input_batch", "batch", "layer", "rms")
+            for each in _settings("digits_relu", "naive torch", "fp16 fp32", normalization=name)
         ),
         _RATES,
         seeds=2,
@@ -81,8 +124,9 @@ _SENSITIVITY = (
     Slice(
         "sensitivity",
         tuple(
-            Setting("digits_relu", "naive", "fp32", initialization=name)
+            each
             for name in ("xavier", "he", "too_large", "too_small")
+            for each in _settings("digits_relu", "naive torch", "fp16 fp32", initialization=name)
         ),
         _RATES,
         seeds=2,
@@ -145,29 +189,38 @@ _KERNELS = Slice(
     steps=20,
 )
 
-# FastNorm beside weight normalisation and none, runs one after another: see docs/training.md.
+# FastNorm beside weight normalisation and none, runs one after another: its stable rate and the
+# spread over seeds; the drift of its norms; and, on layers twice as wide each, the norm's own time.
+_NORMS = tuple(
+    Setting("digits_relu", "torch", "fp32", normalization=name)
+    for name in ("none", "weight", "fastnorm")
+)
 _FASTNORM = (
+    Slice("fastnorm", _NORMS, (0.1, 1.0), seeds=3, steps=60),
+    Slice("fastnorm", _NORMS, (0.03, *_RATES[2:]), seeds=10, steps=150, level="full"),
     Slice(
         "fastnorm",
         tuple(
-            Setting("digits_relu", "torch", "fp32", normalization=name)
-            for name in ("none", "weight", "fastnorm")
+            Setting("digits_relu", "torch", precision, normalization=name)
+            for precision in ("fp64", "fp32", "fp16", "bf16")
+            for name in ("fastnorm_10", "fastnorm_100", "fastnorm_never")
         ),
-        (1.0,),
-        seeds=2,
-        steps=20,
+        (0.1,),
+        seeds=1,
+        steps=300,
+        level="full",
     ),
     Slice(
         "fastnorm",
         tuple(
-            Setting("digits_relu", "torch", "fp32", normalization=name)
-            for name in ("none", "weight", "fastnorm")
+            Setting(f"digits_wide_{width}", "torch", "fp32", normalization=name)
+            for width in WIDTHS
+            for name in ("weight", "fastnorm")
         ),
-        (0.3, 1.0, 3.0),
-        seeds=5,
-        steps=60,
-        level="full",
+        (0.01,),
+        seeds=1,
+        steps=12,
     ),
 )
 
-SLICES = (*_CLOCK, *_SENSITIVITY, *_WORKLOADS, _KERNELS, *_FASTNORM)
+SLICES = (*_CLOCK, *_LANGUAGE, *_SENSITIVITY, *_WORKLOADS, _KERNELS, *_FASTNORM)
