@@ -62,6 +62,10 @@ def run(
         float | None,
         typer.Option(metavar="SECONDS", help="after these the speed suite starts nothing more"),
     ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="a case without a sign of life is ended; 0: never"),
+    ] = 300.0,
     profile: Annotated[
         str | None, typer.Option(metavar="NAME", help="several suites as one job: gpu")
     ] = None,
@@ -98,7 +102,14 @@ def run(
     suites = suites or ["stability"]
     _plan(suites, request, device)  # fail before anything starts
     code, directory = run_suites(
-        suites, request, out=out, device=device, resume=resume, jobs=jobs, budget_s=budget
+        suites,
+        request,
+        out=out,
+        device=device,
+        resume=resume,
+        jobs=jobs,
+        budget_s=budget,
+        timeout_s=timeout or None,
     )
     if (directory / "run.json").exists():
         print_run(directory, TableFormat.text, by_regime=False)

@@ -18,6 +18,10 @@ from harness.verdict import Verdict
 NO_GRADIENT = "its output does not require a gradient"  # the reason of a forward-only path
 
 
+class DeviceLost(Exception):
+    """The device's context is gone: whatever this process asks of it fails from now on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """What one pass of a path returned, brought to the CPU.
@@ -44,7 +48,11 @@ def execute(
     device: str,
     twice: bool,  # run again, from different garbage, and compare bit by bit
 ) -> dict[Pass, Output]:
-    """Run a path; an exception becomes the verdict of the pass it came from, never a traceback."""
+    """Run a path; an exception becomes the verdict of the pass it came from, never a traceback.
+
+    Raises:
+        DeviceLost: if the device answers no more (an illegal address, a device-side assert).
+    """
     lacking = missing_parameters(path.function, batch.roles, batch.options)
     if lacking:
         refused = Output(None, Verdict.UNSUPPORTED, f"takes no {lacking}")
@@ -101,12 +109,14 @@ def _once(
             forward = _wrong_result(value, shape) or _collected(value, which)
         except Exception as error:  # noqa: BLE001 - whatever a path raises is its verdict
             forward = _raised(error)
+        require_device(device, forward)
         # Each pass answers for what it changed itself.
         outputs["forward"] = replace(forward, mutated=_mutated_rows(batch, given))
         if "backward" in passes:
             backward = forward
             if forward.fault is None:
                 backward = _backward(value, leaf, given.get(UPSTREAM), which)
+                require_device(device, backward)
             outputs["backward"] = replace(backward, mutated=_mutated_rows(batch, given))
     return {each: outputs[each] for each in passes}
 
@@ -121,6 +131,18 @@ def _backward(value: Tensor, leaf: Tensor, upstream: Tensor | None, which: int) 
         return _collected(leaf.grad, which)
     except Exception as error:  # noqa: BLE001 - as above
         return _raised(error)
+
+
+def require_device(
+    device: str, output: Output, synchronize: Callable[[], None] = torch.cuda.synchronize
+) -> None:
+    """Raises DeviceLost if a fault took the device with it: CUDA then repeats the error forever."""
+    if device == "cpu" or output.fault is None:
+        return
+    try:
+        synchronize()
+    except RuntimeError:
+        raise DeviceLost(output.reason) from None
 
 
 def _wrong_result(value: object, shape: tuple[int, ...]) -> Output | None:

@@ -21,10 +21,13 @@ class Item:
     regime: Regime
     magnitudes: tuple[float, ...]
     passes: tuple[Pass, ...]
+    alone: bool = False  # one magnitude and pass, apart from others that may bring it down
+    refined: bool = False  # a magnitude that the bisection of a frontier visited
 
     @property
     def id(self) -> str:
-        return "/".join(self.key)
+        name = "/".join(self.key)
+        return f"{name}@{decimal(self.magnitudes[0])}/{self.passes[0]}" if self.alone else name
 
     @property
     def key(self) -> tuple[str, str, str, str]:

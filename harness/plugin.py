@@ -17,6 +17,9 @@ from harness.magnitudes import parse_range
 from harness.plan import Filters, Item, parse_shard
 from harness.record import Record
 from harness.recorder import Recorder, Session
+from harness.supervise.journal import Journal
+from harness.supervise.orphans import end_with_parent
+from harness.supervise.suspects import suspects_here
 from harness.timing.speed_case import SpeedCase
 
 if TYPE_CHECKING:
@@ -131,11 +134,24 @@ def pytest_configure(config: pytest.Config) -> None:
         resume=option.harness_resume,
         show_progress=option.harness_progress,
         budget_s=option.harness_budget,
+        suspects=suspects_here(),
     )
+    try:
+        session.journal = Journal.of_environment()
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from None
+    if session.journal is not None and hasattr(config, "workerinput"):
+        end_with_parent()
     config.stash[_SESSION] = session
     # Under pytest-xdist the workers measure and the controller, which is no worker, writes.
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Recorder(session, config), "stability-recorder")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    journal = session.config.stash[_SESSION].journal
+    if journal is not None:
+        journal.close()
 
 
 def pytest_report_header(config: pytest.Config) -> str:

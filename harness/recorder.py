@@ -18,6 +18,8 @@ from harness.plan import Filters, Item, plan
 from harness.progress import SweepProgress
 from harness.record import record_from_dict
 from harness.store import Writer, load
+from harness.supervise.journal import Journal
+from harness.supervise.suspects import divided
 from harness.timing.speed_case import SpeedCase
 from harness.timing.speed_plan import declared_workloads, speed_plan
 
@@ -52,11 +54,13 @@ class Session:
     budget_s: float | None = None  # seconds after which the speed suite starts nothing more
     suites: set[str] = field(default_factory=set)  # those that are collected
     problem: str = ""  # why nothing can be planned, for whoever may say so
+    journal: Journal | None = None  # where there is a supervisor
+    suspects: dict[str, list[float]] = field(default_factory=dict)  # items to run in parts
 
     def planned(self) -> list[Item]:
         """The selected items; the catalog is imported here, for the first time."""
         if self.items is None:
-            self.items = plan(load_catalog(self.catalog), self.filters)
+            self.items = divided(plan(load_catalog(self.catalog), self.filters), self.suspects)
         return self.items
 
     def planned_speed(self) -> list[SpeedCase]:
@@ -253,6 +257,14 @@ class Recorder:
         self._recorded += 1
         if self._progress is not None:
             self._progress.advance(report.nodeid.partition("[")[2].rstrip("]"), len(plain))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
+        # A worker of pytest-xdist died. Under a supervisor that is no failed test: what the worker
+        # was doing is run again in parts.
+        if self._mine.journal is not None:
+            report.outcome = "skipped"
+            report.longrepr = (report.nodeid, 0, str(report.longrepr))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:

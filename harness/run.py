@@ -1,9 +1,7 @@
-"""`stability run`: pytest in a process of its own, so that what kills it leaves the answer."""
+"""`stability run`: pytest in processes of their own, supervised."""
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime
@@ -16,11 +14,15 @@ from harness.errors import InputError, unknown
 from harness.recorder import ARGV, SUITES
 from harness.request import Request
 from harness.store import prepare_directory
+from harness.supervise.supervisor import supervise, worse
 
 ROOT = Path(__file__).resolve().parents[1]  # where suites/ lies beside harness/
 # Timed suites: one process, alone on the machine, after the others.
 _ALONE = ("speed",)
-_GRACE_S = 20.0  # to close its files, for a run whose time is over
+# The slowest launch takes some seconds, on a slow machine under the interpreter perhaps a minute.
+TIMEOUT_S = 300.0
+# pytest-xdist replaces a worker that died; by default four times each, and then no more.
+_RESTARTS = "--max-worker-restart=1000000"
 _MOST_JOBS = 8  # each is a Python with torch in it, some 600 MB
 
 
@@ -34,6 +36,7 @@ def run_suites(
     jobs: int | None,  # processes; None: one a core in the interpreter, one on a GPU
     budget_s: float | None = None,  # the speed suite starts nothing after it; default: no limit
     deadline_s: float | None = None,  # from now, after which the run is interrupted
+    timeout_s: float | None = TIMEOUT_S,  # a case without a sign of life is ended; None: never
 ) -> tuple[int, Path]:
     """Run the suites; return pytest's exit code (negative: the signal that ended it) and the run.
 
@@ -59,26 +62,35 @@ def run_suites(
     until = None if deadline_s is None else time.monotonic() + deadline_s
     code: int = pytest.ExitCode.OK
     for names, processes in turns:
-        begun = (directory / "run.json").exists()
-        command = [
-            *(sys.executable, "-m", "pytest"),
-            *(str(ROOT / "suites" / name) for name in names),
-            # The plugin by name, for an installed package whose conftest is not on the way;
-            # pytest's own cache and header would only litter the user's folder and screen.
-            *("-p", "harness.plugin", "-p", "no:cacheprovider", f"--rootdir={ROOT}"),
-            *("-q", "--no-header", "--harness-progress", f"--out={directory.resolve()}"),
-            # Its table would stand above the one that is printed at the end.
-            "--benchmark-quiet",
-            *(["--resume"] if resume or begun else []),
-            *([f"--budget={budget_s}"] if budget_s is not None else []),
-            *processes,
-            f"--device={settled}",
-            *request.arguments(),
-        ]
-        ended = _ended(command, _environment(settled, suites), until)
-        code = _worse(code, ended)
-        if ended < 0 or ended == pytest.ExitCode.INTERRUPTED:
-            why = f"ended by signal {-ended}" if ended < 0 else "interrupted"
+
+        def command(begun: bool, names: list[str] = names, how: list[str] = processes) -> list[str]:
+            return [
+                *(sys.executable, "-m", "pytest"),
+                *(str(ROOT / "suites" / name) for name in names),
+                # The plugin by name, for an installed package whose conftest is not on the way;
+                # pytest's own cache and header would only litter the user's folder and screen.
+                *("-p", "harness.plugin", "-p", "no:cacheprovider", f"--rootdir={ROOT}"),
+                *("-q", "--no-header", "--harness-progress", f"--out={directory.resolve()}"),
+                # Its table would stand above the one that is printed at the end.
+                "--benchmark-quiet",
+                *(["--resume"] if resume or begun else []),
+                *([f"--budget={budget_s}"] if budget_s is not None else []),
+                *how,
+                f"--device={settled}",
+                *request.arguments(),
+            ]
+
+        ended = supervise(
+            command,
+            _environment(settled, suites),
+            directory,
+            begun=(directory / "run.json").exists(),
+            timeout_s=timeout_s,
+            until=until,
+        )
+        code = worse(code, ended.code)
+        if ended.interrupted:
+            why = f"ended by signal {-ended.code}" if ended.code < 0 else "interrupted"
             print(
                 f"stability: the run was {why}; what it recorded is kept, go on with"
                 f" stability run --resume --out {directory}",
@@ -109,34 +121,6 @@ def _environment(device: str, suites: list[str]) -> dict[str, str]:
     return environment
 
 
-def _ended(command: list[str], environment: dict[str, str], until: float | None) -> int:
-    """Run to the end, or to the deadline: then interrupted, as by Ctrl-C, and soon killed."""
-    child = subprocess.Popen(command, env=environment)
-    try:
-        left = None if until is None else max(until - time.monotonic(), 0.0)
-        return child.wait(left)
-    except subprocess.TimeoutExpired:
-        child.send_signal(signal.SIGINT)
-        try:
-            code = child.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            code = child.wait()
-    except KeyboardInterrupt:  # the child got it too, and closes its files
-        code = child.wait()
-    return code if code < 0 else int(pytest.ExitCode.INTERRUPTED)
-
-
-def _worse(first: int, second: int) -> int:
-    """Of two exit codes of pytest: ended before its time, then unusable, then failed, then well."""
-    order = [0, 1, 5, 4, 3, 2]
-
-    def badness(code: int) -> int:
-        return order.index(code) if code in order else len(order)
-
-    return max(first, second, key=badness)
-
-
 def _parallel(device: str, jobs: int | None) -> list[str]:
     """pytest-xdist's options: a process a core for the interpreter, never two on one GPU."""
     if jobs is not None and jobs < 1:
@@ -147,7 +131,7 @@ def _parallel(device: str, jobs: int | None) -> list[str]:
         return ["-p", "no:xdist"]
     count = jobs if jobs is not None else min(len(os.sched_getaffinity(0)), _MOST_JOBS)
     # Stealing leaves neighbours together, and neighbours share the truth of their inputs.
-    return ["-n", str(count), "--dist", "worksteal"] if count > 1 else ["-p", "no:xdist"]
+    return ["-n", str(count), "--dist", "worksteal", _RESTARTS] if count > 1 else ["-p", "no:xdist"]
 
 
 def _new_directory(device: str) -> Path:

@@ -39,10 +39,12 @@ class Evaluator:
         seed: int,
         device: str,
         truths: "TruthCache | None" = None,
+        before_launch: Callable[[Sequence[float]], None] = lambda magnitudes: None,
     ) -> None:
         self.operation, self.path, self.fmt, self.regime = operation, path, fmt, regime
         self.passes, self.seed, self.device = passes, seed, device
         self.truths = truths or TruthCache()
+        self.before_launch = before_launch
         self.judged: dict[float, dict[Pass, Judgement]] = {}
 
     def evaluate(self, magnitudes: Sequence[float], *, twice: bool = False) -> None:
@@ -53,6 +55,7 @@ class Evaluator:
         batch, expected = self.truths.get(
             self.operation, self.regime, self.fmt, new, seed=self.seed
         )
+        self.before_launch(new)
         outputs = execute(
             self.path,
             batch,
@@ -131,6 +134,7 @@ def sweep_item(
     device: str,
     truths: TruthCache | None = None,
     refine: bool = True,
+    before_launch: Callable[[Sequence[float]], None] = lambda magnitudes: None,
 ) -> list[Record]:
     """Measure the item's magnitudes, refine its frontiers, and return one record a case.
 
@@ -147,6 +151,7 @@ def sweep_item(
         seed=seed,
         device=device,
         truths=truths,
+        before_launch=before_launch,
     )
     evaluator.evaluate(item.magnitudes, twice=True)
     neighbours: set[float] = set()
@@ -178,7 +183,7 @@ def sweep_item(
             evaluator.judged[magnitude][pass_],
             item.path,
             seconds=seconds,
-            refined=place < len(refined),
+            refined=item.refined or place < len(refined),
         )
         for place, magnitude in enumerate((*refined, *item.magnitudes))
         for pass_ in PASSES

@@ -8,6 +8,7 @@ from harness.failures import broken_claims_text, reproduction
 from harness.plan import Item
 from harness.record import Record
 from harness.recorder import Session
+from harness.supervise.under_way import under_way
 from harness.sweep import TruthCache, sweep_item
 
 
@@ -24,13 +25,15 @@ def test_stability(
     record_cases: Callable[[list[Record]], None],
 ) -> None:
     """No case of the item breaks a claim of its path; paths without claims are only recorded."""
-    records = sweep_item(
-        stability_item,
-        seed=harness_session.seed,
-        device=harness_session.device,
-        truths=truths,
-        refine=not harness_session.filters.quick,
-    )
+    with under_way(harness_session.journal, stability_item) as before_launch:
+        records = sweep_item(
+            stability_item,
+            seed=harness_session.seed,
+            device=harness_session.device,
+            truths=truths,
+            refine=not harness_session.filters.quick,
+            before_launch=before_launch,
+        )
     record_cases(records)
     broken = [record for record in records if record.get("broken")]
     session = harness_session
