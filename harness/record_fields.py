@@ -87,10 +87,11 @@ def _required(raw: dict[str, Any], name: str, passes: Test, wanted: str) -> None
 def _optional(raw: dict[str, Any], name: str, passes: Test, wanted: str) -> None:
     value = raw.get(name)
     if value is not None and not passes(value):
-        raise ValueError(f"field {name!r} must be {wanted}, not {_shown(value)}")
+        raise ValueError(f"field {name!r} must be {wanted}, not {shown(value)}")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in an error: short, whatever a file holds, and without control characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
