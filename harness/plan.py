@@ -3,22 +3,25 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from harness.case import PASSES, Case, Pass, decimal
 from harness.errors import InputError, unknown
 from harness.formats import FORMATS, Format
 from harness.magnitudes import MagnitudeRange, grid
-from harness.operation import Operation, Path, Regime
+
+if TYPE_CHECKING:  # torch, which a merge of runs does not need
+    from harness.operation import Operation, Path, Regime
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One pytest item: its whole magnitude axis is evaluated as rows of one launch."""
 
-    operation: Operation
-    path: Path
+    operation: "Operation"
+    path: "Path"
     fmt: Format
-    regime: Regime
+    regime: "Regime"
     magnitudes: tuple[float, ...]
     passes: tuple[Pass, ...]
 
@@ -71,7 +74,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     raise InputError(f"malformed shard {text!r}; expected I/N with 1 <= I <= N, as in 2/8")
 
 
-def plan(catalog: Mapping[str, Operation], filters: Filters) -> list[Item]:
+def plan(catalog: Mapping[str, "Operation"], filters: Filters) -> list[Item]:
     """The items that the filters select, paths of one truth next to each other; of a path that is
     absent here one case a dtype.
 
