@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import InputError
-from harness.render_common import printable, title
+from harness.render_common import title
+from harness.safe_text import printable
 from harness.store import Run, load, read_environment
 
 _PARTS = ("run.json", "records.jsonl", "records.jsonl.gz")

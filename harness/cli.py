@@ -185,7 +185,7 @@ def main() -> NoReturn:
 
 
 def _fail(sentence: str) -> NoReturn:
-    from harness.render_common import printable  # a sentence may quote what a file says
+    from harness.safe_text import printable  # a sentence may quote what a file says
 
     print(f"stability: {printable(' '.join(sentence.split()))}", file=sys.stderr)
     sys.exit(Exit.USAGE)

@@ -52,7 +52,7 @@ def compare(
     """Compare two runs: verdicts, frontiers, speed, training; exit code 1 for a regression."""
     from harness import compare as comparing
     from harness.compare.speed import LEAST_CHANGE
-    from harness.render_common import printable
+    from harness.safe_text import printable
     from harness.store import load
 
     kinds = comparing.kinds_named(fail_on or ())

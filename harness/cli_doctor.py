@@ -18,7 +18,7 @@ def doctor(
 ) -> None:
     """Check the installation end to end; exit code 1 for a problem, with what to do."""
     from harness.doctor import Finding, Level, examine
-    from harness.render_common import printable
+    from harness.safe_text import printable
 
     found: list[Finding] = []
     for each in examine(results):

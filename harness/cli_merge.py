@@ -21,7 +21,7 @@ def merge(
 ) -> None:
     """Merge the shards of one run, or runs along one axis, into a complete run."""
     from harness.merge import merge_runs, told
-    from harness.render_common import printable
+    from harness.safe_text import printable
 
     merged = merge_runs(run_directories, out, partial=partial)
     for line in told(merged):

@@ -20,7 +20,7 @@ from harness.errors import InputError
 # Far beyond what any suite writes, far below what fills a machine. Unpacked sizes.
 LARGEST_HEAD = 4 * 2**20  # bytes of run.json; one of all suites has 10 kB
 LONGEST_LINE = 4 * 2**20  # bytes of a record; a training of 100,000 recorded steps has 3 MB
-LARGEST_RUN = 8 * 2**30  # bytes of all records: some twenty million
+LARGEST_RUN = 4 * 2**30  # bytes of all records: some ten million
 
 
 def open_regular(path: Path) -> IO[bytes]:

@@ -35,7 +35,7 @@ SCHEMA = 1  # of what is written
 OLDEST = 1  # that is read; a newer schema brings a step here that makes of each older one the new
 _RECORDS = ("records.jsonl", "records.jsonl.gz")
 _MOST_PROBLEMS = 100  # told one by one; a file that is no run at all has a problem a line
-_MOST_CONTAINERS = 60_000_000  # lists and objects in a run: each takes up to a quarter kilobyte
+_MOST_CONTAINERS = 20_000_000  # lists and objects in a run: each takes up to a quarter kilobyte
 
 
 @dataclass(frozen=True, slots=True)
