@@ -1,5 +1,6 @@
 """What would run: filters applied to a catalog, as items of (operation, path, dtype, regime)."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -69,9 +70,11 @@ class Filters:
 def parse_shard(text: str) -> tuple[int, int]:
     """Read `I/N`, 1 <= I <= N; raises InputError for anything else."""
     first, slash, second = text.partition("/")
-    if slash and first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
-        return int(first), int(second)
-    raise InputError(f"malformed shard {text!r}; expected I/N with 1 <= I <= N, as in 2/8")
+    if slash and all(re.fullmatch("[0-9]{1,9}", each) for each in (first, second)):
+        place, count = int(first), int(second)
+        if 1 <= place <= count:
+            return place, count
+    raise InputError(f"malformed shard {text[:40]!r}; expected I/N with 1 <= I <= N, as in 2/8")
 
 
 def plan(catalog: Mapping[str, "Operation"], filters: Filters) -> list[Item]:
