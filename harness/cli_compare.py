@@ -53,13 +53,14 @@ def compare(
     from harness import compare as comparing
     from harness.compare.speed import LEAST_CHANGE
     from harness.safe_text import printable
-    from harness.store import load
+    from harness.store import load, not_collecting
 
     kinds = comparing.kinds_named(fail_on or ())
     share = LEAST_CHANGE if least_change is None else least_change / 100
-    comparison = comparing.compare_runs(
-        load(base), load(new), any_device=any_device, least_change=share
-    )
+    with not_collecting():
+        comparison = comparing.compare_runs(
+            load(base), load(new), any_device=any_device, least_change=share
+        )
     if form is CompareFormat.json:
         plain = comparing.to_plain(comparison, kinds)
         _write(json.dumps(plain, indent=1, allow_nan=False) + "\n", out)

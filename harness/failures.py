@@ -30,10 +30,10 @@ def reproduction(record: Record, *, seed: object = 0, catalog: object = None) ->
         words += ["--precision", str(precision)] if precision is not None else []
     else:
         words += ["--dtype", record.dtype]
-        axes = {"regime": str, "pass": str, "magnitude": decimal}
-        for name, shown in axes.items():
-            if record.get(name) is not None:  # a suite that this version does not know has others
-                words += [f"--{name}", shown(record[name])]
+        for name in ("regime", "pass", "magnitude"):
+            value = record.get(name)  # a suite that this version does not know may have others
+            if value is not None:
+                words += [f"--{name}", decimal(value) if name == "magnitude" else str(value)]
     words += ["--seed", str(seed)]
     if catalog is not None:
         words += ["--catalog", str(catalog)]

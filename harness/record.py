@@ -73,12 +73,12 @@ def record_from_dict(raw: object, sharing: Sharing | None = None) -> Record:
         raise ValueError(f"unknown verdict {shown(raw['verdict'])}") from None
     check_fields(raw)
     suite, operation, path, dtype = raw["suite"], raw["operation"], raw["path"], raw["dtype"]
-    rest: Mapping[str, Any] = {key: value for key, value in raw.items() if key not in _HEAD}
-    if sharing is not None:
-        same = sharing.text
-        suite, operation, path, dtype = same(suite), same(operation), same(path), same(dtype)
-        rest = sharing.fields(rest)
-    return Record(raw["id"], suite, operation, path, dtype, verdict, rest)
+    if sharing is None:
+        rest = {key: value for key, value in raw.items() if key not in _HEAD}
+        return Record(raw["id"], suite, operation, path, dtype, verdict, rest)
+    same = sharing.text
+    names = same(suite), same(operation), same(path), same(dtype)
+    return Record(raw["id"], *names, verdict, sharing.fields(raw, without=_HEAD))
 
 
 def stability_record(
@@ -126,7 +126,13 @@ def broken_claims(path: "Path", verdict: Verdict) -> "list[Claim]":
 
 def judgement_of(record: Record) -> Judgement:
     """What a table or a frontier needs of a stability record, as it was judged."""
-    return Judgement(record.verdict, bool(record.get("representable", True)))
+    return _JUDGED[bool(record.get("representable", True))][record.verdict]
+
+
+# One for each that there can be: a million records are judged alike.
+_JUDGED = {
+    fair: {verdict: Judgement(verdict, fair) for verdict in Verdict} for fair in (False, True)
+}
 
 
 def pass_of(record: Record) -> Pass:

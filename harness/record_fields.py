@@ -9,6 +9,7 @@ from harness.verdict import verdict_named
 # A round takes at least microseconds and is one number: far more is no measurement, but a file that
 # somebody made to fill memory.
 MOST_SAMPLES = 100_000
+_LARGEST = 1.7976931348623157e308  # double
 
 
 def check_fields(raw: dict[str, Any]) -> None:
@@ -18,7 +19,9 @@ def check_fields(raw: dict[str, Any]) -> None:
         ValueError: naming the field and what it must be.
     """
     for name in ("magnitude", "max_ulp", "seconds"):
-        _optional(raw, name, _is_finite, "a finite number")
+        value = raw.get(name)
+        if type(value) is not float or not -_LARGEST <= value <= _LARGEST:
+            _optional(raw, name, _is_finite, "a finite number")
     check = _CHECKS.get(raw["suite"])
     if check is not None:
         check(raw)
@@ -100,7 +103,7 @@ def _is_finite(value: object) -> bool:
     # A whole number beyond the largest double has no logarithm and no place in an array.
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) <= 1.7976931348623157e308
+    return abs(value) <= _LARGEST
 
 
 def _is_positive(value: object) -> bool:

@@ -70,7 +70,9 @@ def without_formulas(text: str) -> str:
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerows([_field(each) for each in row] for row in csv.reader(io.StringIO(text.replace("\r", "?"))))
+    writer.writerows(
+        [_field(each) for each in row] for row in csv.reader(io.StringIO(text.replace("\r", "?")))
+    )
     return out.getvalue()
 
 

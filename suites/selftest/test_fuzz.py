@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from harness import InputError, cli, load
@@ -38,7 +38,7 @@ def fuzz(few: int = FEW, many: int = MANY) -> Callable[[Any], Any]:
             "examples", [few, pytest.param(many, marks=pytest.mark.full)], ids=["few", "many"]
         )
         def run(examples: int) -> None:
-            settings(max_examples=examples, suppress_health_check=slow, phases=[Phase.explicit,Phase.generate], print_blob=False)(check)()  # TEMP
+            settings(max_examples=examples, suppress_health_check=slow)(check)()
 
         run.__name__, run.__doc__ = check.__name__, check.__doc__
         return run
@@ -59,7 +59,7 @@ def stored(head: dict[str, Any], records: list[dict[str, Any]]) -> Iterator[Path
 
 
 def called(*words: str | Path) -> tuple[int, str, str]:
-    """`stability WORDS` in this process: exit code, output, errors; no other end than SystemExit."""
+    """`stability WORDS` in this process: exit code, output and errors; it ends by SystemExit."""
     out, err = io.StringIO(), io.StringIO()
     before = sys.argv
     sys.argv = ["stability", *map(str, words)]
