@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from harness.case import PASSES
+from harness.formats import FORMATS
 from harness.verdict import verdict_named
 
 # A round takes at least microseconds and is one number: far more is no measurement, but a file that
 # somebody made to fill memory.
 MOST_SAMPLES = 100_000
 _LARGEST = 1.7976931348623157e308  # double
+_LARGEST_OF = {name: fmt.largest for name, fmt in FORMATS.items()}
 
 
 def check_fields(raw: dict[str, Any]) -> None:
@@ -33,6 +35,9 @@ def _check_stability(raw: dict[str, Any]) -> None:
         raise ValueError("a stability record needs a regime and a pass, forward or backward")
     if raw.get("magnitude") is None:
         raise ValueError("a stability record needs the number 'magnitude'")
+    if not 0 <= raw["magnitude"] <= _LARGEST_OF.get(raw["dtype"], _LARGEST):
+        told = f"the magnitude {raw['magnitude']:.9g} is no {raw['dtype'][:20]} number, 0 or more"
+        raise ValueError(told)
 
 
 def _check_speed(raw: dict[str, Any]) -> None:

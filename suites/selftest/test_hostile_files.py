@@ -97,6 +97,11 @@ ODD: dict[str, tuple[str, str]] = {
     "very deep": (nested(200_000), "nested deeper than 32 levels"),
     "surrogate": (GOOD.replace("op9", "\\ud800"), "surrogate"),
     "not utf-8": (GOOD.replace("op9", "\udcff"), "utf-8"),
+    "magnitude": (
+        GOOD.replace('"magnitude": 0.000244140625', '"magnitude": 1e5'),
+        "is no fp16 number",
+    ),
+    "negative": (GOOD.replace('"magnitude": ', '"magnitude": -'), "no fp16 number, 0 or more"),
     "control": (GOOD.replace("op9", "\x1b"), "Invalid control character"),
 }
 
