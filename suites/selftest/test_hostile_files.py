@@ -253,6 +253,29 @@ def test_a_name_of_a_catalog_in_a_file_is_not_imported(
     assert "trap" not in sys.modules
 
 
+@pytest.mark.parametrize(
+    "asked", [{"catalog": "trap"}, {"workload": ["trap:make"], "suite": "training"}], ids=str
+)
+def test_a_resumption_imports_no_module_that_only_the_file_names(
+    tmp_path: Path, stability: Stability, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+) -> None:
+    """It says which option would allow it; with the option the module is imported."""
+    (tmp_path / "trap.py").write_text("from pathlib import Path\nPath('sprung').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "trap", raising=False)
+    every = {key: [] for key in ("operation", "path", "dtype", "regime", "pass", "workload")}
+    whole = HEAD["asked"] | every | {"magnitude": None, "quick": False, "catalog": "suites.catalog"}
+    run = run_with(tmp_path / "run", head=json.dumps(HEAD | {"asked": whole | asked}))
+    done = stability("run", "--resume", "--out", run)
+    assert (done.code, done.err.count("\n")) == (4, 1), done.err
+    option = "--catalog trap" if "catalog" in asked else "--workload trap:make"
+    assert f"name it yourself: {option}" in done.err
+    assert not (tmp_path / "sprung").exists()
+    assert stability("run", "--resume", "--out", run, *option.split()).code == 4  # it has no cases
+    assert (tmp_path / "sprung").exists()
+
+
 def test_a_device_cannot_name_a_folder_elsewhere(tmp_path: Path, stability: Stability) -> None:
     """A baseline's folder is named by run.json: a path in it is refused."""
     for name in ("../../escaped", "/tmp/escaped", "..", "a/b", "x\0y"):

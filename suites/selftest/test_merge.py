@@ -238,17 +238,39 @@ def measured(directory: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-@pytest.mark.full  # two runs of the toy catalog: ten seconds
-def test_real_shards_merge_to_the_records_of_one_run(tmp_path: Path, toy_run: Path) -> None:
-    """The same seed gives the same records, apart from times, whatever the shards: two processes,
-    each with half of the items, against one with all of them.
+BACKWARDS = """
+def pytest_collection_modifyitems(items):
+    items.reverse()
+"""
+
+# Three ways to make the same run: in parts, in two processes that steal from each other, backwards.
+WAYS: dict[str, list[list[str]]] = {
+    "shards": [["--shard", "2/2"], ["--shard", "1/2"]],
+    "workers": [["-n", "2", "--dist", "worksteal"]],
+    "backwards": [["-p", "backwards"]],
+}
+
+
+@pytest.mark.full  # four runs of the toy catalog: half a minute
+@pytest.mark.parametrize("way", WAYS)
+def test_the_same_seed_gives_the_same_records(
+    tmp_path: Path, toy_run: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Whatever the shards, the order and the number of workers: apart from times, every field of
+    every record, the frontiers' bisections included.
     """
-    for k in (1, 2):
-        done = run_pytest("--out", tmp_path / f"shard{k}", "--shard", f"{k}/2")
+    (tmp_path / "backwards.py").write_text(BACKWARDS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    parts = [tmp_path / f"part{k}" for k in range(len(WAYS[way]))]
+    for directory, options in zip(parts, WAYS[way], strict=True):
+        done = run_pytest("--out", directory, *options)
         assert done.code == 0, done.out
-    merged = merge_runs([tmp_path / "shard2", tmp_path / "shard1"], tmp_path / "whole")
+    merged = merge_runs(parts, tmp_path / "whole")
     assert merged.complete
     assert measured(tmp_path / "whole") == measured(toy_run)
+    if way == "backwards":
+        orders = [[each.id for each in load(run).records] for run in (tmp_path / "whole", toy_run)]
+        assert orders[0] != orders[1]  # it was indeed another order
     one, other = (load(each).environment for each in (tmp_path / "whole", toy_run))
     for name in ("seed", "versions", "switches", "git", "packages"):
         assert one[name] == other[name]
