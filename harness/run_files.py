@@ -72,18 +72,29 @@ def _opened(path: Path, flags: int) -> int:
     return handle
 
 
-def read_head(path: Path) -> str:
-    """The text of a run.json.
+def read_head(path: Path, *, most: int = LARGEST_HEAD) -> str:
+    """The text of a run.json, or of another file that is read whole.
 
     Raises:
         FileNotFoundError, InputError: as `open_regular`.
-        ValueError: if it is larger than LARGEST_HEAD, or not UTF-8.
+        ValueError: if it has more than `most` bytes, or is not UTF-8.
     """
     with open_regular(path) as stream:
-        content = stream.read(LARGEST_HEAD + 1)
-    if len(content) > LARGEST_HEAD:
-        raise ValueError(f"it is larger than {LARGEST_HEAD} bytes, which no run.json is")
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it is larger than {most} bytes, which no such file is")
     return content.decode()
+
+
+@contextlib.contextmanager
+def unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """The content of records, compressed or not; raises InputError as `open_regular` does."""
+    with open_regular(path) as raw:
+        if path.suffix == ".gz":
+            with gzip.GzipFile(fileobj=raw) as stream:
+                yield io.BufferedReader(stream)
+        else:
+            yield raw
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
@@ -93,12 +104,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
         InputError: as `open_regular`, and if all lines together are longer than LARGEST_RUN.
         OSError, EOFError, zlib.error: where a file is damaged or a compressed one cut short.
     """
-    with contextlib.ExitStack() as stack:
-        raw = stack.enter_context(open_regular(path))
-        stream: IO[bytes] = raw
-        if path.suffix == ".gz":
-            unpacked = stack.enter_context(gzip.GzipFile(fileobj=raw))
-            stream = io.BufferedReader(unpacked)
+    with unpacked(path) as stream:
         left, number = LARGEST_RUN, 0
         while line := stream.readline(LONGEST_LINE + 1):
             number += 1

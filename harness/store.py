@@ -11,10 +11,11 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from harness.compact import Sharing
 from harness.errors import InputError
@@ -24,6 +25,7 @@ from harness.run_files import (
     numbered_lines,
     open_for_appending,
     read_head,
+    unpacked,
     write_whole,
 )
 from harness.strict_json import containers, parse
@@ -111,6 +113,11 @@ def stream_records(directory: Path, problems: list[str]) -> Iterator[Record]:
             raise InputError(f"cannot read {path}: {error}") from None
     if skipped > _MOST_PROBLEMS:
         problems.append(f"{path.name}: {skipped - _MOST_PROBLEMS} more lines skipped")
+
+
+def records_stream(directory: Path) -> AbstractContextManager[IO[bytes]]:
+    """The lines of a run's records as they are; raises InputError as `stream_records` does."""
+    return unpacked(_records_path(directory))
 
 
 @contextlib.contextmanager

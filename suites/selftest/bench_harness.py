@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from suites.selftest.conftest import ROOT
@@ -25,12 +25,24 @@ from suites.selftest.many_records import write_run
 
 SIZES = (10_000, 100_000, 1_000_000)  # records of each of the two runs that are compared
 PAGES = (1_000, 10_000, 100_000)  # records of a report
-STARTS = 5
+TRIES = 3  # of which the least counts
 # The toy catalog in fp16: its paths are a few operations on four small rows, so that a case's own
 # computation is small and the harness's share is seen. The second range has the cases of the first
-# twenty times, in the same items, so that what an item and a process cost cancels.
+# two hundred times, in the same items, so that what an item and a process cost cancels.
 _TOY = ("--catalog", "suites.selftest.toy", "--dtype", "fp16", "--path", "honest")
-RANGES = ("1:1e3:5", "1:1e3:100")
+RANGES = ("1:1e3:5", "1:1e3:1000")
+
+
+# What a process says of its own memory as it ends. (What the kernel says of a child begins with the
+# memory of the process that started it.)
+_PEAK = """
+import atexit, os, re
+def _tell():
+    with open("/proc/self/status") as status, open(os.environ["BENCH_PEAK"], "w") as out:
+        out.write(re.search(r"VmHWM:\\s*(\\d+) kB", status.read())[1])
+atexit.register(_tell)
+"""
+_COMMAND = "from harness.cli import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,45 +51,36 @@ class Cost:
 
     wall_s: float
     cpu_s: float
-    peak_mb: float
+    peak_mb: float  # 0 where it was not asked
     out: str
 
 
-def cost(*command: str | Path) -> Cost:
+def cost(*command: str | Path, **environment: str) -> Cost:
     """Run a command to its end. Raises CalledProcessError if it fails."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begun = time.perf_counter()
-    child = subprocess.Popen(
-        [str(each) for each in command],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
+    words = [str(each) for each in command]
+    done = subprocess.run(
+        words, cwd=ROOT, env=settings, stdout=subprocess.PIPE, text=True, check=True
     )
-    assert child.stdout is not None
-    out = child.stdout.read()
-    _, status, used = os.wait4(child.pid, 0)
     wall = time.perf_counter() - begun
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise subprocess.CalledProcessError(child.returncode, child.args, out)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # Its own children, pytest's workers, are in the difference and not in `used`.
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(wall, cpu, used.ru_maxrss / 1024, out)
+    return Cost(wall, cpu, 0.0, done.stdout)
 
 
 def python(program: str, *arguments: str | Path) -> Cost:
-    return cost(sys.executable, "-c", program, *arguments)
+    """Run a program with its peak of memory."""
+    with tempfile.NamedTemporaryFile("r") as told:
+        found = cost(sys.executable, "-c", _PEAK + program, *arguments, BENCH_PEAK=told.name)
+        return replace(found, peak_mb=int(told.read()) / 1024)
 
 
-def start_up() -> None:
-    """The command's own time until it answers; the best of several, which no neighbour slowed."""
-    every = [cost(sys.executable, "-m", "harness", "--help") for _ in range(STARTS)]
-    wall, cpu = min(each.wall_s for each in every), min(each.cpu_s for each in every)
-    bare = min(cost(sys.executable, "-c", "pass").wall_s for _ in range(STARTS))
-    print(f"stability --help: {wall:.3f} s wall, {cpu:.3f} s cpu (bare Python {bare:.3f} s)")
+def start_up() -> tuple[float, float]:
+    """Seconds until `stability --help` has answered, by the wall and of the processor."""
+    every = [cost(sys.executable, "-m", "harness", "--help") for _ in range(TRIES)]
+    return min(each.wall_s for each in every), min(each.cpu_s for each in every)
 
 
 _SWEPT = """
@@ -96,29 +99,37 @@ print(count, time.process_time() - begun)
 """
 
 
-def overhead() -> None:
-    """Processor time of a pytest run of some cases, less that of computing and judging them alone,
-    by the case: by differences of two sizes, so that start-up and items are not counted.
+def overhead() -> tuple[float, float]:
+    """Processor time of a case in milliseconds: computed and judged alone, and in a pytest run.
+
+    By differences of two sizes, so that start-up and items are not counted; of several tries the
+    least, which no neighbour slowed.
     """
-    counts, swept, run = [], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for k, within in enumerate(RANGES):
-            count, seconds = python(_SWEPT, within).out.split()
-            counts.append(int(count))
-            swept.append(float(seconds))
-            out = Path(folder) / str(k)
-            words = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--quick", "--device", "cpu"]
-            whole = cost(
-                *(sys.executable, "-m", "pytest", "suites/stability", *words, *_TOY),
-                *("--magnitude", within, "--out", out),
-            )
-            recorded = sum(1 for _ in (out / "records.jsonl").open())
-            assert recorded == int(count), (recorded, count)
-            run.append(whole.cpu_s)
+    counts: list[int] = []
+    swept: list[float] = []
+    run: list[float] = []
+    for within in RANGES:
+        tries = [python(_SWEPT, within).out.split() for _ in range(TRIES)]
+        counts.append(int(tries[0][0]))
+        swept.append(min(float(seconds) for _, seconds in tries))
+        run.append(min(_in_a_run(within, counts[-1]) for _ in range(TRIES)))
     more = counts[1] - counts[0]
-    alone, all_of_it = ((each[1] - each[0]) / more * 1e3 for each in (swept, run))
-    print(f"a case: {alone:.3f} ms computed and judged, {all_of_it:.3f} ms in a run, cpu", end="")
-    print(f"; overhead {all_of_it - alone:.3f} ms ({counts[0]} and {counts[1]} cases)")
+    alone, whole = ((each[1] - each[0]) / more * 1e3 for each in (swept, run))
+    return alone, whole
+
+
+def _in_a_run(within: str, cases: int) -> float:
+    """Processor seconds of `pytest suites/stability`, which must record that many cases."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        words = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--quick", "--device", "cpu"]
+        found = cost(
+            *(sys.executable, "-m", "pytest", "suites/stability", *words, *_TOY),
+            *("--magnitude", within, "--out", out),
+        )
+        recorded = (out / "records.jsonl").read_bytes().count(b"\n")
+        assert recorded == cases, (recorded, cases)
+    return found.cpu_s
 
 
 _COMPARED = """
@@ -156,7 +167,7 @@ def compared(size: int, folder: Path) -> Cost:
 
 def page(size: int, folder: Path) -> Cost:
     run = write_run(folder / "run", size)
-    return cost(sys.executable, "-m", "harness", "report", run, "-o", folder / "report.html")
+    return python(_COMMAND, "report", run, "-o", folder / "report.html")
 
 
 def merged(size: int, folder: Path) -> Cost:
@@ -173,7 +184,7 @@ def merged(size: int, folder: Path) -> Cost:
         halves = [stack.enter_context((part / "records.jsonl").open("w")) for part in parts]
         for line, half in zip(source, itertools.cycle(halves), strict=False):
             half.write(line)
-    return cost(sys.executable, "-m", "harness", "merge", *parts, "-o", folder / "whole")
+    return python(_COMMAND, "merge", *parts, "-o", folder / "whole")
 
 
 def main() -> None:
@@ -182,8 +193,13 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=max(SIZES), help="leave out larger runs")
     most = parser.parse_args().most
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    start_up()
-    overhead()
+    wall, cpu = start_up()
+    print(f"stability --help: {wall:.3f} s wall, {cpu:.3f} s cpu")
+    alone, whole = overhead()
+    print(
+        f"a case: {alone:.3f} ms computed and judged, {whole:.3f} ms in a run: overhead"
+        f" {whole - alone:.3f} ms, cpu"
+    )
     sizes, pages = (tuple(n for n in every if n <= most) for every in (SIZES, PAGES))
     growth("two runs read and compared, one tabled", sizes, compared)
     growth("two shards merged", sizes, merged)
