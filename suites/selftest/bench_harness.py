@@ -83,53 +83,52 @@ def start_up() -> tuple[float, float]:
     return min(each.wall_s for each in every), min(each.cpu_s for each in every)
 
 
+# pytest, with a clock around what computes and judges the cases of an item.
 _SWEPT = """
 import sys, time
 from harness.environment import choose_device
 choose_device("cpu")
-from harness.catalog import load_catalog
-from harness.magnitudes import parse_range
-from harness.plan import Filters, plan
-from harness.sweep import TruthCache, sweep_item
-filters = Filters(dtype=("fp16",), path=("honest",), magnitude=parse_range(sys.argv[1]))
-items = plan(load_catalog("suites.selftest.toy"), filters)
-begun, truths = time.process_time(), TruthCache()
-count = sum(len(sweep_item(i, seed=0, device="cpu", truths=truths, refine=False)) for i in items)
-print(count, time.process_time() - begun)
+import harness.sweep
+sweep_item, spent = harness.sweep.sweep_item, [0.0]
+def timed(*args, **kwargs):
+    begun = time.process_time()
+    try:
+        return sweep_item(*args, **kwargs)
+    finally:
+        spent[0] += time.process_time() - begun
+harness.sweep.sweep_item = timed
+import pytest
+code = pytest.main(sys.argv[1:])
+print("\\n", spent[0], time.process_time() - spent[0])
+sys.exit(code)
 """
 
 
 def overhead() -> tuple[float, float]:
-    """Processor time of a case in milliseconds: computed and judged alone, and in a pytest run.
+    """Processor time of a case in milliseconds: computed and judged, and all else of a pytest run.
 
     By differences of two sizes, so that start-up and items are not counted; of several tries the
     least, which no neighbour slowed.
     """
-    counts: list[int] = []
-    swept: list[float] = []
-    run: list[float] = []
-    for within in RANGES:
-        tries = [python(_SWEPT, within).out.split() for _ in range(TRIES)]
-        counts.append(int(tries[0][0]))
-        swept.append(min(float(seconds) for _, seconds in tries))
-        run.append(min(_in_a_run(within, counts[-1]) for _ in range(TRIES)))
-    more = counts[1] - counts[0]
-    alone, whole = ((each[1] - each[0]) / more * 1e3 for each in (swept, run))
-    return alone, whole
+    tries = [[_swept(within) for _ in range(TRIES)] for within in RANGES]
+    counts = [every[0][0] for every in tries]
+    spent, other = ([min(each[k] for each in every) for every in tries] for k in (1, 2))
+    assert min(spent) > 0, "the clock was not around what is measured"
+    each = 1e3 / (counts[1] - counts[0])
+    return (spent[1] - spent[0]) * each, (other[1] - other[0]) * each
 
 
-def _in_a_run(within: str, cases: int) -> float:
-    """Processor seconds of `pytest suites/stability`, which must record that many cases."""
+def _swept(within: str) -> tuple[int, float, float]:
+    """Cases that `pytest suites/stability` recorded; seconds in them, and in all else."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         words = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--quick", "--device", "cpu"]
         found = cost(
-            *(sys.executable, "-m", "pytest", "suites/stability", *words, *_TOY),
+            *(sys.executable, "-c", _SWEPT, "suites/stability", *words, *_TOY),
             *("--magnitude", within, "--out", out),
         )
-        recorded = (out / "records.jsonl").read_bytes().count(b"\n")
-        assert recorded == cases, (recorded, cases)
-    return found.cpu_s
+        spent, other = map(float, found.out.split()[-2:])
+        return (out / "records.jsonl").read_bytes().count(b"\n"), spent, other
 
 
 _COMPARED = """
@@ -195,11 +194,8 @@ def main() -> None:
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     wall, cpu = start_up()
     print(f"stability --help: {wall:.3f} s wall, {cpu:.3f} s cpu")
-    alone, whole = overhead()
-    print(
-        f"a case: {alone:.3f} ms computed and judged, {whole:.3f} ms in a run: overhead"
-        f" {whole - alone:.3f} ms, cpu"
-    )
+    computed, other = overhead()
+    print(f"a case: {computed:.3f} ms computed and judged, overhead {other:.3f} ms, cpu")
     sizes, pages = (tuple(n for n in every if n <= most) for every in (SIZES, PAGES))
     growth("two runs read and compared, one tabled", sizes, compared)
     growth("two shards merged", sizes, merged)

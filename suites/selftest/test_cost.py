@@ -16,11 +16,11 @@ def test_the_command_answers_at_once() -> None:
     assert cpu < 0.3
 
 
-@pytest.mark.full  # twelve processes with torch in them: half a minute
+@pytest.mark.full  # six processes with torch in them: half a minute
 def test_a_case_costs_less_than_a_millisecond_beyond_its_computation() -> None:
     """In a run of plain pytest, records written and flushed."""
-    alone, whole = bench_harness.overhead()
-    assert 0 < whole - alone < 1.0
+    _, other = bench_harness.overhead()
+    assert 0 < other < 1.0
 
 
 @pytest.mark.full  # 220,000 records written and read: a minute
