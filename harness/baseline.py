@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import InputError
+from harness.reading import read_environment, records_stream
 from harness.render_common import title
 from harness.run_files import read_head
 from harness.safe_text import printable
-from harness.store import Run, load, read_environment, records_stream
+from harness.store import Run, load
 
 _PARTS = ("run.json", "records.jsonl", "records.jsonl.gz")
 

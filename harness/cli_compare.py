@@ -52,8 +52,9 @@ def compare(
     """Compare two runs: verdicts, frontiers, speed, training; exit code 1 for a regression."""
     from harness import compare as comparing
     from harness.compare.speed import LEAST_CHANGE
+    from harness.reading import not_collecting
     from harness.safe_text import printable
-    from harness.store import load, not_collecting
+    from harness.store import load
 
     kinds = comparing.kinds_named(fail_on or ())
     share = LEAST_CHANGE if least_change is None else least_change / 100

@@ -22,9 +22,10 @@ def report_runs(
 ) -> None:
     """Write runs as one HTML page that loads nothing; several runs stand side by side."""
     from harness.errors import InputError
+    from harness.reading import not_collecting
     from harness.report import build_page, write_whole
     from harness.report.static import read_inspection
-    from harness.store import load, not_collecting
+    from harness.store import load
 
     if out.is_dir():  # before the work, not after it
         raise InputError(f"{out} is a directory; name a file in it: -o {out / 'report.html'}")

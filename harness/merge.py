@@ -16,8 +16,9 @@ from typing import IO
 
 from harness.errors import InputError
 from harness.merge_heads import Part, describe_part, merged_head, place_of
+from harness.reading import read_environment, stream_records
 from harness.run_files import write_whole
-from harness.store import prepare_directory, read_environment, stream_records
+from harness.store import prepare_directory
 from harness.strict_json import parse
 
 

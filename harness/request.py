@@ -9,7 +9,7 @@ from harness.catalog import DEFAULT
 from harness.errors import InputError
 from harness.magnitudes import MagnitudeRange, parse_range
 from harness.plan import Filters, parse_shard
-from harness.store import read_environment
+from harness.reading import read_environment
 
 
 @dataclass(frozen=True, slots=True)

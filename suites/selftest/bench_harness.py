@@ -135,7 +135,7 @@ _COMPARED = """
 import sys
 from harness import load
 from harness.compare import compare_runs, to_text
-from harness.store import not_collecting
+from harness.reading import not_collecting
 from harness.table import table_rows
 with not_collecting():
     base, new = map(load, sys.argv[1:])

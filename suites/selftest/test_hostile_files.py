@@ -210,7 +210,7 @@ def test_more_than_any_run_holds_is_refused(
         low.setattr("harness.run_files.LARGEST_RUN", 1_000)
         with pytest.raises(InputError, match="more than 1000 bytes of records"):
             load(run)
-    monkeypatch.setattr("harness.store._MOST_CONTAINERS", 5)
+    monkeypatch.setattr("harness.reading._MOST_CONTAINERS", 5)
     with pytest.raises(InputError, match="more lists and objects"):
         load(run)
 
