@@ -102,7 +102,7 @@ def test_what_breaks_a_probe_is_a_finding(
     """One problem, in words, and the command to see it by hand."""
     (tmp_path / "torch.py").write_text(torch)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(doctor, "_PATIENCE_S", 3.0)
+    monkeypatch.setattr(doctor, "_PATIENCE_S", 2.0)
     (finding,) = bad(doctor.probed("interpreter", TRITON_INTERPRET="1"))
     assert finding.level is Level.problem
     assert told in finding.told

@@ -20,7 +20,7 @@ from suites.selftest.fuzzing import called, fuzz, quiet, stored
 from suites.selftest.markup import Node, data_of, read
 
 
-@fuzz(few=10, many=500)
+@fuzz(few=6, many=500)
 @given(strange.heads(), strange.records())
 def test_any_run_is_read_and_shown(head: dict[str, Any], records: list[dict[str, Any]]) -> None:
     """Tables in four forms, each wrong case, comparison with itself: exit codes as documented, no
@@ -39,7 +39,7 @@ def test_any_run_is_read_and_shown(head: dict[str, Any], records: list[dict[str,
                 json.loads(out, parse_constant=lambda literal: pytest.fail(literal))
 
 
-@fuzz(few=5, many=200)
+@fuzz(few=3, many=200)
 @given(strange.heads(), strange.records())
 def test_any_run_becomes_a_page_or_a_sentence(
     head: dict[str, Any], records: list[dict[str, Any]]
