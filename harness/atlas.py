@@ -14,7 +14,7 @@ from harness.case import Pass
 from harness.catalog import DEFAULT
 from harness.failures import reproduction
 from harness.formats import FORMATS
-from harness.judge import Judgement
+from harness.judgement import Judgement
 from harness.record import Record, judgement_of, pass_of
 from harness.search import bracket, is_accurate, is_finite, outward
 from harness.store import Run

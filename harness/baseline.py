@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import InputError
-from harness.render_common import printable, title
-from harness.store import Run, load, read_environment
+from harness.reading import read_environment, records_stream
+from harness.render_common import title
+from harness.run_files import read_head
+from harness.safe_text import printable
+from harness.store import Run, load
 
 _PARTS = ("run.json", "records.jsonl", "records.jsonl.gz")
 
@@ -140,17 +143,15 @@ def _lost(run: Run, target: Path) -> int:
 
 def _copy(run: Run, beside: Path) -> None:
     """run.json as it is, the records compressed; both on disk before anything is replaced."""
-    plain = run.directory / "records.jsonl"
-    packed = plain.with_suffix(".jsonl.gz")
-    content = plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
-    # No time and no name in the header: the same records are the same file.
-    with (beside / packed.name).open("wb") as raw:
+    # Piece by piece: what is small when packed need not be when it is not.
+    with records_stream(run.directory) as source, (beside / "records.jsonl.gz").open("wb") as raw:
+        # No time and no name in the header: the same records are the same file.
         with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=raw, mtime=0) as stream:
-            stream.write(content)
+            shutil.copyfileobj(source, stream)
         raw.flush()
         os.fsync(raw.fileno())
     with (beside / "run.json").open("wb") as head:
-        head.write((run.directory / "run.json").read_bytes())
+        head.write(read_head(run.directory / "run.json").encode())
         head.flush()
         os.fsync(head.fileno())
     if load(beside).records != run.records:

@@ -1,5 +1,6 @@
 """One measured case and its id: stable, readable, and enough to run it again with the seed."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -71,7 +72,10 @@ def parse_case(text: str) -> Case:
         raise InputError(f"malformed case id {text!r} ({error}); expected {pattern}") from None
     if min(shape) < 0:
         raise InputError(f"malformed case id {text!r}: the shape {size} has a negative extent")
-    if format_named(dtype).round(magnitude) != magnitude:
-        raise InputError(f"malformed case id {text!r}: {number} is not a finite {dtype} value")
+    # Compared as signs, since -0 is no magnitude either.
+    if math.copysign(1.0, magnitude) < 0 or format_named(dtype).round(magnitude) != magnitude:
+        raise InputError(
+            f"malformed case id {text!r}: {number} is not a finite {dtype} value, 0 or more"
+        )
     pairs = tuple(sorted((key, value) for key, _, value in options))
     return Case(operation, path, dtype, regime, magnitude, shape, pass_, pairs)

@@ -4,14 +4,17 @@ import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import InputError
-from harness.operation import Operation
+
+if TYPE_CHECKING:  # torch, which those who only ask for the default's name do not need
+    from harness.operation import Operation
 
 DEFAULT = "suites.catalog"
 
 
-def load_catalog(name: str | None = None) -> Mapping[str, Operation]:
+def load_catalog(name: str | None = None) -> Mapping[str, "Operation"]:
     """The operations of a catalog module, by name, in the module's order.
 
     A catalog is a module with a sequence `OPERATIONS`. Importing it runs its code.
@@ -19,6 +22,8 @@ def load_catalog(name: str | None = None) -> Mapping[str, Operation]:
     Raises:
         InputError: if the module cannot be imported, or has no usable OPERATIONS.
     """
+    from harness.operation import Operation
+
     wanted = name or DEFAULT
     if wanted.startswith("."):
         raise InputError(f"the catalog {wanted!r} is a relative name; name it from its top package")
@@ -45,7 +50,7 @@ def load_catalog(name: str | None = None) -> Mapping[str, Operation]:
     return {each.name: each for each in operations}
 
 
-def operation_named(name: str, catalog: str | None = None) -> Operation:
+def operation_named(name: str, catalog: str | None = None) -> "Operation":
     """One operation of a catalog; raises InputError with the valid names."""
     from harness.errors import unknown
 

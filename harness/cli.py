@@ -11,7 +11,9 @@ import typer
 
 from harness.cli_compare import baseline_commands, compare
 from harness.cli_diagnose import diagnose
+from harness.cli_doctor import doctor
 from harness.cli_kernels import inspect_kernels, tune_shapes
+from harness.cli_merge import merge
 from harness.cli_options import CatalogName, Exit, Seed
 from harness.cli_report import report_runs
 from harness.cli_run import list_cases, run
@@ -156,6 +158,8 @@ app.command("inspect")(inspect_kernels)
 app.command("tune")(tune_shapes)
 app.command("report")(report_runs)
 app.command("diagnose")(diagnose)
+app.command()(merge)
+app.command()(doctor)
 
 
 def main() -> NoReturn:
@@ -183,5 +187,7 @@ def main() -> NoReturn:
 
 
 def _fail(sentence: str) -> NoReturn:
-    print(f"stability: {' '.join(sentence.split())}", file=sys.stderr)
+    from harness.safe_text import printable  # a sentence may quote what a file says
+
+    print(f"stability: {printable(' '.join(sentence.split()))}", file=sys.stderr)
     sys.exit(Exit.USAGE)

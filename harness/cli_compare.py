@@ -52,14 +52,16 @@ def compare(
     """Compare two runs: verdicts, frontiers, speed, training; exit code 1 for a regression."""
     from harness import compare as comparing
     from harness.compare.speed import LEAST_CHANGE
-    from harness.render_common import printable
+    from harness.reading import not_collecting
+    from harness.safe_text import printable
     from harness.store import load
 
     kinds = comparing.kinds_named(fail_on or ())
     share = LEAST_CHANGE if least_change is None else least_change / 100
-    comparison = comparing.compare_runs(
-        load(base), load(new), any_device=any_device, least_change=share
-    )
+    with not_collecting():
+        comparison = comparing.compare_runs(
+            load(base), load(new), any_device=any_device, least_change=share
+        )
     if form is CompareFormat.json:
         plain = comparing.to_plain(comparison, kinds)
         _write(json.dumps(plain, indent=1, allow_nan=False) + "\n", out)

@@ -1,6 +1,5 @@
 """The command that shows runs as one page: `stability report`."""
 
-import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +22,7 @@ def report_runs(
 ) -> None:
     """Write runs as one HTML page that loads nothing; several runs stand side by side."""
     from harness.errors import InputError
+    from harness.reading import not_collecting
     from harness.report import build_page, write_whole
     from harness.report.static import read_inspection
     from harness.store import load
@@ -30,12 +30,7 @@ def report_runs(
     if out.is_dir():  # before the work, not after it
         raise InputError(f"{out} is a directory; name a file in it: -o {out / 'report.html'}")
     static = None if inspection is None else read_inspection(inspection)
-    collecting = gc.isenabled()
-    gc.disable()  # all records live to the end: looking for garbage among them takes a third again
-    try:
+    with not_collecting():
         page = build_page([load(directory) for directory in run_directories], inspection=static)
-    finally:
-        if collecting:
-            gc.enable()
     write_whole(out, page)
     print(f"report: {out} ({len(page.encode()) / 1e6:.2f} MB)")

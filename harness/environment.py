@@ -69,6 +69,7 @@ def describe(device: str, packages: Iterable[str] = ()) -> dict[str, Any]:
     environment: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "node": platform.node(),
         "versions": {name: version for name in named if (version := _version(name))},
         "device": {"kind": device, "name": device_name(device)},
         "switches": {

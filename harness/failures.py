@@ -24,8 +24,16 @@ def reproduction(record: Record, *, seed: object = 0, catalog: object = None) ->
     """The command line that runs just this case; names, which may come from a file, are quoted."""
     words = ["stability", "run", *([] if record.suite == "stability" else [record.suite])]
     words += ["--operation", record.operation, "--path", record.path]
-    words += ["--dtype", record.dtype, "--regime", str(record["regime"])]
-    words += ["--pass", str(record["pass"]), "--magnitude", decimal(record["magnitude"])]
+    if record.suite == "training":
+        words += ["--workload", str(record["workload"]), "--lr", decimal(record["learning_rate"])]
+        precision = record.get("precision")
+        words += ["--precision", str(precision)] if precision is not None else []
+    else:
+        words += ["--dtype", record.dtype]
+        for name in ("regime", "pass", "magnitude"):
+            value = record.get(name)  # a suite that this version does not know may have others
+            if value is not None:
+                words += [f"--{name}", decimal(value) if name == "magnitude" else str(value)]
     words += ["--seed", str(seed)]
     if catalog is not None:
         words += ["--catalog", str(catalog)]

@@ -4,11 +4,13 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from harness.errors import InputError, unknown
+
+if TYPE_CHECKING:  # readers of runs need limits and floats, and not the seconds of importing torch
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +22,17 @@ class Format:
     """
 
     name: str  # "fp16", "bf16", "fp32", "fp64": how people and test ids say it
-    dtype: torch.dtype
     bits: int  # storage width
     precision: int  # significand bits, the hidden one included
     max_exponent: int  # largest e with 2**e finite
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        import torch
+
+        names = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "fp64": "float64"}
+        found: torch.dtype = getattr(torch, names[self.name])
+        return found
 
     @property
     def min_exponent(self) -> int:
@@ -58,8 +67,10 @@ class Format:
         return self.largest, math.ldexp(1.0, self.max_exponent - self.precision)
 
     @property
-    def bit_dtype(self) -> torch.dtype:
+    def bit_dtype(self) -> "torch.dtype":
         """The integer type that views this format's bits."""
+        import torch
+
         return {16: torch.int16, 32: torch.int32, 64: torch.int64}[self.bits]
 
     def round(self, value: float) -> float:
@@ -89,9 +100,11 @@ class Format:
 
     def ulp(
         self,
-        value: Tensor,  # float64, any shape
-    ) -> Tensor:  # float64, same shape
+        value: "Tensor",  # float64, any shape
+    ) -> "Tensor":  # float64, same shape
         """Spacing of this format's floats at each value; at zero and below, of its subnormals."""
+        import torch
+
         _, exponent = torch.frexp(value.abs().clamp(max=self.largest))
         # frexp gives 2**(e-1) <= |x| < 2**e, so the spacing there is 2**(e - precision).
         lowest = self.min_exponent - self.precision + 1
@@ -103,10 +116,10 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     each.name: each
     for each in (
-        Format("fp16", torch.float16, bits=16, precision=11, max_exponent=15),
-        Format("bf16", torch.bfloat16, bits=16, precision=8, max_exponent=127),
-        Format("fp32", torch.float32, bits=32, precision=24, max_exponent=127),
-        Format("fp64", torch.float64, bits=64, precision=53, max_exponent=1023),
+        Format("fp16", bits=16, precision=11, max_exponent=15),
+        Format("bf16", bits=16, precision=8, max_exponent=127),
+        Format("fp32", bits=32, precision=24, max_exponent=127),
+        Format("fp64", bits=64, precision=53, max_exponent=1023),
     )
 }
 
@@ -122,7 +135,7 @@ def format_named(name: str) -> Format:
     return FORMATS[name]
 
 
-def format_of(dtype: torch.dtype) -> Format:
+def format_of(dtype: "torch.dtype") -> Format:
     """The format of a torch dtype; raises InputError for one that is not swept."""
     for each in FORMATS.values():
         if each.dtype == dtype:

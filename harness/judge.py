@@ -1,7 +1,6 @@
 """Station four: a path's output against the truth, element by element, then one verdict a case."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,27 +8,13 @@ from torch import Tensor
 from harness.case import Pass
 from harness.execute import Output
 from harness.formats import Format, format_of, statistics_format
+from harness.judgement import Judgement
 from harness.operation import Expected, Operation, Path
 from harness.verdict import Verdict
 
 # Elements carry a verdict as a small integer: its precedence.
 _BY_PRECEDENCE = tuple(Verdict)
 _OK = Verdict.OK.precedence
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """The verdict of one case, with what a reader needs to believe it."""
-
-    verdict: Verdict
-    representable: bool  # False: some true value rounds to infinity, so frontiers skip the case
-    returned: str = ""  # dtype of the output; ULP are its own, or the inputs' if it is narrower
-    max_ulp: float | None = None  # largest finite error
-    bad: int = 0  # elements whose verdict is neither ok nor unrepresentable
-    elements: int = 0
-    first_bad: tuple[int, ...] | None = None  # index within the case
-    reason: str = ""
-    overwrote_clone: bool = False  # a path known to overwrite its input did so
 
 
 def judge(

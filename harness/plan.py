@@ -1,24 +1,28 @@
 """What would run: filters applied to a catalog, as items of (operation, path, dtype, regime)."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from harness.case import PASSES, Case, Pass, decimal
 from harness.errors import InputError, unknown
 from harness.formats import FORMATS, Format
 from harness.magnitudes import MagnitudeRange, grid
-from harness.operation import Operation, Path, Regime
+
+if TYPE_CHECKING:  # torch, which a merge of runs does not need
+    from harness.operation import Operation, Path, Regime
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One pytest item: its whole magnitude axis is evaluated as rows of one launch."""
 
-    operation: Operation
-    path: Path
+    operation: "Operation"
+    path: "Path"
     fmt: Format
-    regime: Regime
+    regime: "Regime"
     magnitudes: tuple[float, ...]
     passes: tuple[Pass, ...]
     alone: bool = False  # one magnitude and pass, apart from others that may bring it down
@@ -69,12 +73,14 @@ class Filters:
 def parse_shard(text: str) -> tuple[int, int]:
     """Read `I/N`, 1 <= I <= N; raises InputError for anything else."""
     first, slash, second = text.partition("/")
-    if slash and first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
-        return int(first), int(second)
-    raise InputError(f"malformed shard {text!r}; expected I/N with 1 <= I <= N, as in 2/8")
+    if slash and all(re.fullmatch("[0-9]{1,9}", each) for each in (first, second)):
+        place, count = int(first), int(second)
+        if 1 <= place <= count:
+            return place, count
+    raise InputError(f"malformed shard {text[:40]!r}; expected I/N with 1 <= I <= N, as in 2/8")
 
 
-def plan(catalog: Mapping[str, Operation], filters: Filters) -> list[Item]:
+def plan(catalog: Mapping[str, "Operation"], filters: Filters) -> list[Item]:
     """The items that the filters select, paths of one truth next to each other; of a path that is
     absent here one case a dtype.
 

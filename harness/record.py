@@ -1,14 +1,18 @@
 """Station five: one measured case as one line of JSON, and back."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.case import Case, Pass
-from harness.judge import Judgement
-from harness.operation import Claim, Path
-from harness.record_fields import check_fields
+from harness.compact import Sharing
+from harness.judgement import Judgement
+from harness.record_fields import check_fields, shown
 from harness.verdict import Verdict, verdict_named
+
+if TYPE_CHECKING:
+    from harness.operation import Claim, Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Record:
     path: str
     dtype: str
     verdict: Verdict
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Any:
         """A field of the suite's own: `magnitude`, `pass`, `max_ulp` ...; KeyError if absent."""
@@ -51,8 +55,8 @@ class Record:
 _HEAD = ("id", "suite", "operation", "path", "dtype", "verdict")
 
 
-def record_from_dict(raw: object) -> Record:
-    """Read a record from parsed JSON.
+def record_from_dict(raw: object, sharing: Sharing | None = None) -> Record:
+    """Read a record from parsed JSON; with `sharing`, in little memory beside many others.
 
     Raises:
         ValueError: if it is no object, lacks a field that every record has, has one of the wrong
@@ -66,16 +70,19 @@ def record_from_dict(raw: object) -> Record:
     try:
         verdict = verdict_named(raw["verdict"])
     except KeyError:
-        raise ValueError(f"unknown verdict {raw['verdict']!r}") from None
+        raise ValueError(f"unknown verdict {shown(raw['verdict'])}") from None
     check_fields(raw)
-    rest = {key: value for key, value in raw.items() if key not in _HEAD}
-    return Record(
-        raw["id"], raw["suite"], raw["operation"], raw["path"], raw["dtype"], verdict, rest
-    )
+    suite, operation, path, dtype = raw["suite"], raw["operation"], raw["path"], raw["dtype"]
+    if sharing is None:
+        rest = {key: value for key, value in raw.items() if key not in _HEAD}
+        return Record(raw["id"], suite, operation, path, dtype, verdict, rest)
+    same = sharing.text
+    names = same(suite), same(operation), same(path), same(dtype)
+    return Record(raw["id"], *names, verdict, sharing.fields(raw, without=_HEAD))
 
 
 def stability_record(
-    case: Case, judgement: Judgement, path: Path, *, seconds: float, refined: bool
+    case: Case, judgement: Judgement, path: "Path", *, seconds: float, refined: bool
 ) -> Record:
     """The record of a case of the stability suite.
 
@@ -112,14 +119,20 @@ def stability_record(
     )
 
 
-def broken_claims(path: Path, verdict: Verdict) -> list[Claim]:
+def broken_claims(path: "Path", verdict: Verdict) -> "list[Claim]":
     """The claims of a path that this verdict breaks; none for a path that claims nothing."""
     return [claim for claim in path.claims if verdict in claim.broken_by]
 
 
 def judgement_of(record: Record) -> Judgement:
     """What a table or a frontier needs of a stability record, as it was judged."""
-    return Judgement(record.verdict, bool(record.get("representable", True)))
+    return _JUDGED[bool(record.get("representable", True))][record.verdict]
+
+
+# One for each that there can be: a million records are judged alike.
+_JUDGED = {
+    fair: {verdict: Judgement(verdict, fair) for verdict in Verdict} for fair in (False, True)
+}
 
 
 def pass_of(record: Record) -> Pass:

@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from harness.case import PASSES
+from harness.formats import FORMATS
 from harness.verdict import verdict_named
 
 # A round takes at least microseconds and is one number: far more is no measurement, but a file that
 # somebody made to fill memory.
 MOST_SAMPLES = 100_000
+_LARGEST = 1.7976931348623157e308  # double
+_LARGEST_OF = {name: fmt.largest for name, fmt in FORMATS.items()}
 
 
 def check_fields(raw: dict[str, Any]) -> None:
@@ -18,7 +21,9 @@ def check_fields(raw: dict[str, Any]) -> None:
         ValueError: naming the field and what it must be.
     """
     for name in ("magnitude", "max_ulp", "seconds"):
-        _optional(raw, name, _is_finite, "a finite number")
+        value = raw.get(name)
+        if type(value) is not float or not -_LARGEST <= value <= _LARGEST:
+            _optional(raw, name, _is_finite, "a finite number")
     check = _CHECKS.get(raw["suite"])
     if check is not None:
         check(raw)
@@ -30,6 +35,9 @@ def _check_stability(raw: dict[str, Any]) -> None:
         raise ValueError("a stability record needs a regime and a pass, forward or backward")
     if raw.get("magnitude") is None:
         raise ValueError("a stability record needs the number 'magnitude'")
+    if not 0 <= raw["magnitude"] <= _LARGEST_OF.get(raw["dtype"], _LARGEST):
+        told = f"the magnitude {raw['magnitude']:.9g} is no {raw['dtype'][:20]} number, 0 or more"
+        raise ValueError(told)
 
 
 def _check_speed(raw: dict[str, Any]) -> None:
@@ -90,10 +98,11 @@ def _required(raw: dict[str, Any], name: str, passes: Test, wanted: str) -> None
 def _optional(raw: dict[str, Any], name: str, passes: Test, wanted: str) -> None:
     value = raw.get(name)
     if value is not None and not passes(value):
-        raise ValueError(f"field {name!r} must be {wanted}, not {_shown(value)}")
+        raise ValueError(f"field {name!r} must be {wanted}, not {shown(value)}")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in an error: short, whatever a file holds, and without control characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -102,7 +111,7 @@ def _is_finite(value: object) -> bool:
     # A whole number beyond the largest double has no logarithm and no place in an array.
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) <= 1.7976931348623157e308
+    return abs(value) <= _LARGEST
 
 
 def _is_positive(value: object) -> bool:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from harness.render_common import blocks, bounds, heading, printable, title, wrong_at_one_notes
+from harness.render_common import blocks, bounds, heading, markdown_title, wrong_at_one_notes
+from harness.safe_text import markdown
 from harness.search import Frontier
 from harness.store import Run
 from harness.table import COLUMNS, Row, table_rows
@@ -24,10 +25,10 @@ def rows_for(run: Run, form: str, *, by_regime: bool) -> list[Row]:
 
 def to_markdown(run: Run, rows: Sequence[Row]) -> str:
     """Tables that GitHub draws: the strip of glyphs in a code span, the frontiers as columns."""
-    lines = [title(run), ""]
+    lines = [markdown_title(run), ""]
     for block in blocks(rows):
         lines += [
-            f"**{heading(block[0])}**",
+            f"**{markdown(heading(block[0]))}**",
             "",
             f"| path | dtype | `{COLUMNS[0]} … {COLUMNS[-1]}` (powers of ten) "
             "| finite from | finite to | accurate from | accurate to |",
@@ -36,9 +37,9 @@ def to_markdown(run: Run, rows: Sequence[Row]) -> str:
         for row in block:
             # Code spans lose spaces at their ends, so that "no case" is drawn.
             strip = "".join("·" if cell is None else cell.glyph for cell in row.cells)
-            name = f"{printable(row.path)} | {printable(row.dtype)}"
+            name = f"{markdown(row.path)} | {markdown(row.dtype)}"
             lines.append(f"| {name} | `{strip}` | {' | '.join(bounds(row))} |")
-        notes = [f"- {note}" for note in wrong_at_one_notes(block)]
+        notes = [f"- {note}" for note in wrong_at_one_notes(block, markdown)]
         lines += ["", *notes, *([""] if notes else [])]
     lines += [
         f"Columns begin at 10 to the power of {', '.join(map(str, COLUMNS))}; a cell shows the",

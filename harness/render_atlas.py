@@ -14,7 +14,7 @@ from harness.atlas import Atlas, Break, Entry, Kind, Origin, Place, reproduce, s
 from harness.case import decimal
 from harness.errors import InputError
 from harness.operation import ALL_CLAIMS
-from harness.render_common import printable
+from harness.safe_text import printable
 from harness.store import Run
 from harness.verdict import Verdict
 

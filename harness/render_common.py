@@ -1,7 +1,8 @@
 """What the text and Markdown forms of a table share: title, blocks, words for limits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from harness.safe_text import markdown, printable
 from harness.store import Run
 from harness.table import Row
 from harness.verdict import Verdict
@@ -9,6 +10,15 @@ from harness.verdict import Verdict
 
 def title(run: Run) -> str:
     """Device, versions, seed and size of a run in one line."""
+    return " | ".join(printable(part) for part in _title_parts(run))
+
+
+def markdown_title(run: Run) -> str:
+    """The same, with whatever is no plain text in code."""
+    return " | ".join(markdown(part) for part in _title_parts(run))
+
+
+def _title_parts(run: Run) -> list[str]:
     environment = run.environment
     device, versions = environment.get("device"), environment.get("versions")
     name = device.get("name", "") if isinstance(device, dict) else ""
@@ -16,12 +26,7 @@ def title(run: Run) -> str:
     if isinstance(versions, dict):
         parts.append(" ".join(f"{k} {versions[k]}" for k in ("torch", "triton") if k in versions))
     parts += [f"seed {environment.get('seed', '?')}", f"{len(run.records)} cases"]
-    return " | ".join(printable(part) for part in parts)
-
-
-def printable(text: str) -> str:
-    """Text from a file without control characters, which could steer a terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return parts
 
 
 def heading(row: Row) -> str:
@@ -60,14 +65,18 @@ def _bound(until: float | None, beyond: float | None, end: str) -> str:
     return short if len(short) <= 8 else f"{until:.2g}"  # 1.6e-162: a column is 8 wide
 
 
-def wrong_at_one_notes(block: Sequence[Row]) -> list[str]:
-    """One note a regime: the paths that are wrong there already at magnitude 1, and how."""
+def wrong_at_one_notes(block: Sequence[Row], shown: Callable[[str], str] = printable) -> list[str]:
+    """One note a regime: the paths that are wrong there already at magnitude 1, and how.
+
+    `shown` makes of a name what the table's form can hold.
+    """
     found: dict[str, list[str]] = {}
     for row in block:
         for regime, verdict, error in row.wrong_at_one:
             by = f" by {error:.2g} ulp" if verdict is Verdict.INACCURATE and error else ""
-            found.setdefault(regime, []).append(f"{row.path} {row.dtype} {verdict.word}{by}")
+            name = f"{shown(row.path)} {shown(row.dtype)}"
+            found.setdefault(regime, []).append(f"{name} {verdict.word}{by}")
     return [
-        printable(f"wrong at 1 already in regime {regime}: {', '.join(told)}")
+        f"wrong at 1 already in regime {shown(regime)}: {', '.join(told)}"
         for regime, told in found.items()
     ]

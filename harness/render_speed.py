@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from harness.render_common import printable, title
+from harness.render_common import title
+from harness.safe_text import printable
 from harness.speed_table import (
     NAIVE,
     SpeedRow,

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from harness.render_common import printable, title
+from harness.render_common import markdown_title
 from harness.render_speed import (
     HEADS,
     NO_GPU,
@@ -16,6 +16,7 @@ from harness.render_speed import (
     price_lines,
     quotients_of,
 )
+from harness.safe_text import markdown
 from harness.speed_table import NAIVE, SpeedRow, items, reference_of, speed_rows
 from harness.store import Run
 
@@ -23,11 +24,15 @@ from harness.store import Run
 def speed_markdown(run: Run) -> str:
     """Tables that GitHub draws, one an item, and the price of safety."""
     rows = speed_rows(run.records)
-    lines = [title(run), "", *([NO_GPU, ""] if is_cpu(rows) else [])]
+    lines = [markdown_title(run), "", *([NO_GPU, ""] if is_cpu(rows) else [])]
     for item in items(rows):
         ours = reference_of(item)
         heads = ["path", "median", "±", *HEADS[2:], f"× {NAIVE}", f"× {ours or '-'}", "verdict"]
-        lines += [f"**{heading_of(item[0])}**", "", f"| {' | '.join(map(printable, heads))} |"]
+        lines += [
+            f"**{markdown(heading_of(item[0]))}**",
+            "",
+            f"| {' | '.join(map(markdown, heads))} |",
+        ]
         lines.append("|---" + "|---:" * 7 + "|---|")
         for row in item:
             if row.median is None:
@@ -36,9 +41,12 @@ def speed_markdown(run: Run) -> str:
                 cells = [*cells_of(row), *quotients_of(row, ours)]
             told = row.verdict.word + (f": {row.reason}" if row.reason else "")
             texts = [row.path, *(each or "-" for each in cells), told]
-            lines.append("| " + " | ".join(_cell(each) for each in texts) + " |")
+            lines.append("| " + " | ".join(markdown(each) for each in texts) + " |")
         lines.append("")
-    lines += [*(f"- {line.strip()}" if line else "" for line in _joined(price_lines(rows))), ""]
+    lines += [
+        *(f"- {markdown(line.strip())}" if line else "" for line in _joined(price_lines(rows))),
+        "",
+    ]
     lines += [" ".join(legend_of(rows)), ""]
     return "\n".join(lines)
 
@@ -55,10 +63,6 @@ def _joined(lines: Iterator[str]) -> Iterator[str]:
         whole = line
     if whole:
         yield whole
-
-
-def _cell(text: str) -> str:
-    return printable(text).replace("|", "\\|")
 
 
 def speed_csv(run: Run) -> str:

@@ -9,7 +9,8 @@ from rich.text import Text
 from harness.catalog import DEFAULT
 from harness.failures import reproduction
 from harness.record import Record
-from harness.render_common import blocks, bounds, heading, printable, title, wrong_at_one_notes
+from harness.render_common import blocks, bounds, heading, title, wrong_at_one_notes
+from harness.safe_text import printable
 from harness.store import Run
 from harness.table import COLUMNS, Row
 from harness.verdict import Verdict

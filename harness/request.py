@@ -9,7 +9,7 @@ from harness.catalog import DEFAULT
 from harness.errors import InputError
 from harness.magnitudes import MagnitudeRange, parse_range
 from harness.plan import Filters, parse_shard
-from harness.store import read_environment
+from harness.reading import read_environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +74,41 @@ class Request:
 def resumed(request: Request, directory: Path) -> Request:
     """What the run in a directory was asked to do, which a resumption must not change.
 
+    Modules that it would import are named on the command line, or are this project's own: a file
+    names no code.
+
     Raises:
-        InputError: if options were given and differ from the recorded ones, or run.json lacks them.
+        InputError: if options were given and differ from the recorded ones, run.json lacks them, or
+            it names code that the command line does not.
     """
     recorded = _recorded(directory)
-    if request != Request() and _canonical(request) != _canonical(recorded):
+    named = _code(request)
+    # None given but what run.json may not name by itself: then the rest is as recorded.
+    if replace(request, catalog=None, workload=()) == Request():
+        request = replace(
+            recorded,
+            catalog=request.catalog or recorded.catalog,
+            workload=request.workload or recorded.workload,
+        )
+    if _canonical(request) != _canonical(recorded):
         asked = " ".join(recorded.arguments()) or "no filters"
         raise InputError(
             f"{directory} was started with {asked}; resume it with the same options, or with none"
         )
+    for option, module in sorted(_code(recorded) - named):
+        raise InputError(
+            f"to resume {directory} would import {module}, which its run.json names; if you trust"
+            f" that code, name it yourself: {option} {module}"
+        )
     return recorded
+
+
+def _code(request: Request) -> set[tuple[str, str]]:
+    """The modules outside this project that a request imports, each with its option."""
+    found = {("--workload", each) for each in request.workload if ":" in each}
+    if request.catalog is not None:
+        found.add(("--catalog", request.catalog))
+    return {(option, name) for option, name in found if not name.startswith("suites.")}
 
 
 def suites_of(directory: Path) -> list[str]:

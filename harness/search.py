@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.formats import Format
-from harness.judge import Judgement
+from harness.judgement import Judgement
 from harness.verdict import Verdict
 
 Side = Literal["high", "low"]

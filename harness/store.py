@@ -4,25 +4,24 @@ run.json        what was asked, on what, when, and at the end `"complete": true`
 records.jsonl   one record a line (readers take records.jsonl.gz too)
 """
 
-import gzip
-import json
 import os
 import sys
 import tempfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.errors import InputError
-from harness.record import Record, record_from_dict
+from harness.reading import SCHEMA, not_collecting, read_environment, stream_records
+from harness.record import Record
+from harness.run_files import open_for_appending, write_whole
 
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA = 1
+__all__ = ["Run", "Writer", "load", "prepare_directory", "read_environment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,76 +48,23 @@ def load(run_directory: str | os.PathLike[str]) -> Run:
     """Read a run. A damaged line (a truncated last one, usually) is reported and skipped.
 
     Raises:
-        InputError: if the directory or its run.json or records cannot be read, or were written with
-            a newer schema.
+        InputError: if the directory or its run.json or records cannot be read, were written with
+            another schema, or are no files of their own (links, pipes, devices).
     """
     directory = Path(run_directory)
-    try:
-        found = directory.is_dir()
-    except OSError as error:  # a name too long, a parent that may not be entered
-        raise InputError(f"no run at {directory}: {error.strerror or error}") from None
-    if not found:
-        raise InputError(f"no run at {directory}: not a directory")
     environment = read_environment(directory)
-    path = _records_path(directory)
-    records: dict[str, Record] = {}
-    problems = []
-    try:
-        for number, line in enumerate(_lines(path), start=1):
-            if not line.strip():
-                continue
-            try:
-                record = record_from_dict(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                problems.append(f"{path.name} line {number} skipped: {error}")
-                continue
-            records[record.id] = record  # a case measured again: the later line counts
-    except (OSError, EOFError, zlib.error) as error:
-        # A gzip file cut short or damaged raises here; what came before is kept.
-        problems.append(f"{path.name} ends early: {error}")
-        if not records:
-            raise InputError(f"cannot read {path}: {error}") from None
-    return Run(directory, environment, tuple(records.values()), tuple(problems))
-
-
-def read_environment(directory: Path) -> dict[str, Any]:
-    """The content of run.json; raises InputError as `load` does."""
-    path = directory / "run.json"
-    try:
-        environment = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no run at {directory}: it has no run.json") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    if not isinstance(environment, dict) or not isinstance(environment.get("schema"), int):
-        raise InputError(f"{path} is not a run: it has no schema number")
-    if environment["schema"] > SCHEMA:
-        raise InputError(
-            f"{path} has schema {environment['schema']}, this version reads up to {SCHEMA};"
-            " upgrade stability-harness"
-        )
-    return environment
-
-
-def _records_path(directory: Path) -> Path:
-    for name in ("records.jsonl", "records.jsonl.gz"):
-        if (directory / name).exists():
-            return directory / name
-    raise InputError(f"no records in {directory}: expected records.jsonl or records.jsonl.gz")
-
-
-def _lines(path: Path) -> Iterator[str]:
-    # Bytes that are no UTF-8 are replaced, so that one bad line is one problem, not all of them.
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", errors="replace") as stream:
-        yield from stream
+    problems: list[str] = []
+    with not_collecting():
+        records = {record.id: record for record in stream_records(directory, problems)}
+        # A case measured again: the later line counts.
+        return Run(directory, environment, tuple(records.values()), tuple(problems))
 
 
 class Writer:
-    """Appends records to a run directory, one flushed line each.
+    """Appends records to a run directory, one flushed line each; no other process may, meanwhile.
 
     `start` raises InputError if the directory holds a run already (unless resuming), belongs to
-    something else, or cannot be written.
+    something else, is being written by another process, or cannot be written.
     """
 
     def __init__(self, directory: Path, environment: dict[str, Any], stream: TextIO) -> None:
@@ -132,26 +78,39 @@ class Writer:
     ) -> "Writer":
         """Begin a run, or go on with one that was interrupted."""
         prepare_directory(directory, resume=resume)
+        if os.path.lexists(directory / "records.jsonl.gz"):
+            raise InputError(
+                f"the records in {directory} are compressed, and cannot be added to;"
+                " unpack them first with gunzip, or name a new directory with --out"
+            )
         head: dict[str, Any]
-        if (directory / "run.json").exists():
-            head = read_environment(directory) | {"complete": False}
-            _check_same(directory, head, environment)
-        else:
-            head = {
-                "schema": SCHEMA,
-                "argv": sys.argv,
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                "complete": False,
-                "asked": asked,
-                **environment,
-            }
         try:
-            _write_whole(directory / "run.json", head)
-            path = directory / "records.jsonl"
-            _end_last_line(path)
-            stream = path.open("a", encoding="utf-8")
+            stream = open_for_appending(directory / "records.jsonl")
         except OSError as error:
             raise _unwritable(directory, error) from None
+        try:
+            # Seen again now that nobody else writes: two may have begun in one moment.
+            prepare_directory(directory, resume=resume)
+            if (directory / "run.json").exists():
+                head = read_environment(directory) | {"complete": False}
+                _check_same(directory, head, environment)
+            else:
+                head = {
+                    "schema": SCHEMA,
+                    "argv": sys.argv,
+                    "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "complete": False,
+                    "asked": asked,
+                    **environment,
+                }
+            write_whole(directory / "run.json", head)
+            _end_last_line(stream)
+        except OSError as error:
+            stream.close()
+            raise _unwritable(directory, error) from None
+        except InputError:
+            stream.close()
+            raise
         return cls(directory, head, stream)
 
     def append(self, records: Iterable[Record]) -> None:
@@ -179,7 +138,7 @@ class Writer:
         ended = datetime.now(UTC).isoformat(timespec="seconds")
         try:
             self._stream.close()
-            _write_whole(
+            write_whole(
                 self.directory / "run.json",
                 self._environment | {"complete": complete, "ended": ended},
             )
@@ -194,11 +153,16 @@ def prepare_directory(directory: Path, *, resume: bool) -> None:
         InputError: if it cannot be, holds a run and is not resumed, or holds something else.
     """
     try:
-        holds_run = (directory / "run.json").exists()
+        holds_run = os.path.lexists(directory / "run.json")
         directory.mkdir(parents=True, exist_ok=True)
         # Written to find out: permission bits say nothing to root, or of a read-only disk.
         with tempfile.TemporaryFile(dir=directory):
-            strangers = not holds_run and any(directory.iterdir())
+            # Empty records are a run that was stopped before it had begun.
+            begun = directory / "records.jsonl"
+            strangers = not holds_run and any(
+                each != begun or each.is_symlink() or each.stat().st_size
+                for each in directory.iterdir()
+            )
     except OSError as error:
         raise _unwritable(directory, error) from None
     if holds_run and not resume:
@@ -234,18 +198,9 @@ def _unwritable(directory: Path, error: OSError) -> InputError:
     )
 
 
-def _end_last_line(path: Path) -> None:
+def _end_last_line(stream: TextIO) -> None:
     """Give a truncated last line its newline, so that what is appended does not join it."""
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with path.open("rb+") as stream:
-        stream.seek(-1, os.SEEK_END)
-        if stream.read(1) != b"\n":
-            stream.write(b"\n")
-
-
-def _write_whole(path: Path, content: dict[str, Any]) -> None:
-    """Replace a file in one step: a reader sees the old one or the new one, never half."""
-    draft = path.with_suffix(".json.tmp")
-    draft.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    draft.replace(path)
+    handle = stream.fileno()
+    size = os.fstat(handle).st_size
+    if size and os.pread(handle, 1, size - 1) != b"\n":
+        os.write(handle, b"\n")

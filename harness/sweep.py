@@ -8,7 +8,8 @@ from harness.case import PASSES, Pass
 from harness.execute import execute
 from harness.formats import Format
 from harness.inputs import Batch, build_batch
-from harness.judge import Judgement, judge
+from harness.judge import judge
+from harness.judgement import Judgement
 from harness.operation import Expected, Operation, Path, Regime
 from harness.plan import Item
 from harness.record import Record, stability_record

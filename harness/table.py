@@ -1,5 +1,6 @@
 """Station seven: a run as a table: a row a path and dtype, a column some decades, frontiers."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -153,26 +154,26 @@ def cells_of(records: Iterable[Record]) -> tuple[Verdict | None, ...]:
     cells: list[Verdict | None] = [None] * len(COLUMNS)
     for record in records:
         place = column_of(record["magnitude"], record.dtype)
-        if place is not None:
+        if place is not None and cells[place] is not record.verdict:
             cells[place] = _worse(cells[place], record.verdict)
     return tuple(cells)
 
 
 def column_of(magnitude: float, dtype: str) -> int | None:
     """The place among COLUMNS of a magnitude; None for zero, and below the first."""
-    found = [place for place, start in _starts(dtype) if magnitude >= start]
-    return found[-1] if found and magnitude > 0 else None
+    place = bisect_right(_starts(dtype), magnitude) - 1
+    return place if place >= 0 and magnitude > 0 else None
 
 
 @cache
-def _starts(dtype: str) -> list[tuple[int, float]]:
-    """Where each column begins in a format: at its power of ten as that format rounds it.
+def _starts(dtype: str) -> list[float]:
+    """Where each column begins in a format, ascending: at its power of ten as the format rounds it.
 
     0.1 is 0.09998 in fp16, and has its place in the column of 0.1 all the same.
     """
     fmt = FORMATS.get(dtype, FORMATS["fp64"])
-    powers = enumerate(float(f"1e{exponent}") for exponent in COLUMNS)
-    return [(place, fmt.round(power)) for place, power in powers if power <= fmt.largest]
+    powers = (float(f"1e{exponent}") for exponent in COLUMNS)
+    return [fmt.round(power) for power in powers if power <= fmt.largest]
 
 
 def _worse(first: Verdict | None, second: Verdict) -> Verdict:

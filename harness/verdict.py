@@ -16,6 +16,9 @@ class Verdict(Enum):
         self.meaning = meaning
         self.next_step = next_step
 
+    # A verdict is itself alone. Enum's own hash, a Python function, costs as much as a lookup.
+    __hash__ = object.__hash__
+
     CRASH = (
         "crash",
         "X",

@@ -91,20 +91,26 @@ def _factor(first: float | None, second: float | None) -> float:
 
 
 def _groups(records: Iterable[Record]) -> dict[str, list[Record]]:
-    found: dict[str, list[Record]] = {}
+    # By parts first: a name is put together once a group and not once a record.
+    by_parts: dict[tuple[object, ...], list[Record]] = {}
     for record in records:
         if record.suite != "stability" or record["magnitude"] == 0.0:
             continue  # a regime without magnitudes has no frontier
         if record.verdict is Verdict.UNSUPPORTED and not claims(record):
             continue  # not measured, as of a library that is not installed
-        shape = record.get("shape")
-        size = "x".join(map(str, shape)) if isinstance(shape, list) else "-"
-        parts = [record.operation, record.path, record.dtype, record["regime"], size]
-        parts.append(record["pass"])
-        options = record.get("options")
-        if isinstance(options, dict):
-            parts += [f"{key}={options[key]}" for key in sorted(options)]
-        found.setdefault("/".join(parts), []).append(record)
+        shape, options = record.get("shape"), record.get("options")
+        parts = (
+            *(record.operation, record.path, record.dtype, record["regime"], record["pass"]),
+            "x".join(map(str, shape)) if isinstance(shape, list) else "-",
+            "/".join(f"{k}={options[k]}" for k in sorted(options))
+            if isinstance(options, dict)
+            else "",
+        )
+        by_parts.setdefault(parts, []).append(record)
+    found: dict[str, list[Record]] = {}
+    for (*names, pass_, size, chosen), group in by_parts.items():
+        where = "/".join([*map(str, names), str(size), str(pass_), *([str(chosen)] * bool(chosen))])
+        found.setdefault(where, []).extend(group)
     return found
 
 

@@ -12,7 +12,7 @@ from harness.compare.frontiers import Move
 from harness.compare.gate import DEFAULT_KINDS, exit_code
 from harness.compare.speed import Answer
 from harness.compare.stability import Change
-from harness.render_common import printable
+from harness.safe_text import code
 
 # GitHub takes a mebibyte a summary and 65,536 characters a comment; the JSON form has all.
 _SHOWN = 50
@@ -25,7 +25,7 @@ def to_markdown(comparison: Comparison, kinds: frozenset[str] = DEFAULT_KINDS) -
     """GitHub's Markdown; the mark is that of the exit code when failing on `kinds`."""
     mark = {Exit.OK: "✅", Exit.BROKEN: "❌"}.get(exit_code(comparison, kinds), "⚠️")
     lines = [f"### {mark} Stability: {wording.headline(comparison)}", ""]
-    lines += [f"{_code(str(comparison.base))} → {_code(str(comparison.new))}", ""]
+    lines += [f"{code(str(comparison.base))} → {code(str(comparison.new))}", ""]
     lines += ["| | what changed |", "|---|---|"]
     lines += [f"| {name} | {said} |" for name, said in wording.counts(comparison)]
     if comparison.speed.rows:
@@ -104,14 +104,4 @@ def _grouped(ids: Iterable[str]) -> list[tuple[str, ...]]:
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    return lines + [f"| {' | '.join(map(_code, row))} |" for row in rows]
-
-
-def _code(text: str) -> str:
-    """In code nothing is markup, no name is mentioned and no link made.
-
-    Only a backtick ends it and, in a table, a bar the cell, escaped or not as the reader's version
-    has it; both are shown as what they look like.
-    """
-    shown = printable(text).replace("`", "'").replace("|", "¦")
-    return f"`{shown}`" if shown.strip() else ""
+    return lines + [f"| {' | '.join(map(code, row))} |" for row in rows]

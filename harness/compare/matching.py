@@ -111,6 +111,8 @@ def _vanished(
     axis: str, candidates: list[Record], other: tuple[Record, ...]
 ) -> dict[tuple[str, str], list[Record]]:
     """(scope, name) -> its cases on the grid, for names that the other run lacks altogether."""
+    if not candidates:
+        return {}
     present = {_name(axis, record) for record in other}
     found: dict[tuple[str, str], list[Record]] = {}
     for record in candidates:

@@ -8,7 +8,7 @@ from harness.compare.comparison import Comparison
 from harness.compare.speed import Answer
 from harness.compare.stability import Change
 from harness.compare.training import Curve
-from harness.render_common import printable
+from harness.safe_text import printable
 
 _WIDTH = 80
 _SHOWN = 100  # entries of a section; the rest are counted, and the JSON form has them

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from harness.render_common import printable
+from harness.safe_text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

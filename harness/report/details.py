@@ -12,10 +12,11 @@ from typing import Any
 
 from harness.case import decimal
 from harness.record import Record, pass_of
-from harness.render_common import bounds, printable
+from harness.render_common import bounds
 from harness.report.heatmap import HeatMap
 from harness.report.runs import Counts, Shown, Where, in_order, where_of
 from harness.report.words import kind, limits
+from harness.safe_text import printable
 from harness.table import COLUMNS, Row, column_of
 from harness.verdict import Verdict
 

@@ -8,7 +8,6 @@ from importlib import resources
 from typing import Any
 
 from harness.atlas import Kind
-from harness.render_common import printable
 from harness.report import environment, frontiers, summary, words
 from harness.report.details import as_script, page_data
 from harness.report.findings import findings
@@ -17,6 +16,7 @@ from harness.report.runs import Shown, in_order, shown_runs
 from harness.report.speed import speed
 from harness.report.static import NUMBERS, Static
 from harness.report.training import training
+from harness.safe_text import printable
 from harness.store import Run
 from harness.table import COLUMNS
 from harness.training.render import sensitivity_words

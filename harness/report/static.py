@@ -1,15 +1,16 @@
 """The static table: what `stability inspect --json` knows of kernels without a GPU. Not a time."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
+from harness.run_files import read_head
+from harness.strict_json import parse
 
 MOST_ROWS = 1_000  # of each table
-LARGEST_BYTES = 200 * 2**20  # of a file: far beyond any inspection
+LARGEST_BYTES = 32 * 2**20  # of a file: far beyond any inspection
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,8 @@ def read_inspection(path: Path) -> Static:
         InputError: if the file cannot be read, or is something else.
     """
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise InputError(f"{path} is too large to be what `stability inspect --json` writes")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        document = parse(read_head(path, most=LARGEST_BYTES))
+    except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(

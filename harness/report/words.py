@@ -3,7 +3,7 @@
 from markupsafe import Markup
 
 from harness.formats import FORMATS
-from harness.render_common import printable
+from harness.safe_text import printable
 from harness.verdict import Verdict
 
 # One letter a group of verdicts: the class of a cell. Its colour and pattern are in style.css; the

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.execute import DeviceLost
-from harness.judge import Judgement
+from harness.judgement import Judgement
 from harness.plan import Item
 from harness.record import stability_record
 from harness.supervise.journal import LOST, Journal

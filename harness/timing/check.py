@@ -8,7 +8,8 @@ from torch import Tensor
 from harness import poison
 from harness.case import Pass
 from harness.execute import Output
-from harness.judge import Judgement, judge
+from harness.judge import judge
+from harness.judgement import Judgement
 from harness.timing.speed_case import SpeedGroup
 from harness.timing.subject import Subject
 from harness.timing.tiled import unwritten_anywhere

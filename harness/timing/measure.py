@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from harness.execute import fault_of
-from harness.judge import Judgement
+from harness.judgement import Judgement
 from harness.operation import Path
 from harness.timing.card import CardState
 from harness.timing.check import checked, worse

@@ -281,7 +281,7 @@ def test_a_disk_that_fills_while_run_json_is_replaced(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Path, "write_text", no_space)
+        broken.setattr(Path, "replace", no_space)
         with pytest.raises(InputError, match="No space left on device"):
             writer.finish(complete=True)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["complete"] is False
