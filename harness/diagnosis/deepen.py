@@ -9,6 +9,7 @@ import torch
 from harness.diagnosis.cause import Evidence, Verdict
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.fixes import try_fixes
+from harness.diagnosis.optimizer_replay import try_steps
 from harness.diagnosis.repeat import repeatable
 from harness.diagnosis.replay import Replay, Unavailable
 from harness.diagnosis.reproduce import save_reproduction
@@ -31,12 +32,24 @@ def deepen(
         path, note = save_reproduction(Path(save), finding, verdict, evidence)
         finding = replace(finding, reproduction=path)
         notes += [note] if note else []
+    if finding.phase == "optimizer" and session.optimizer is not None:
+        with session.moving.rehearsal():
+            in_fp64, fixes = try_steps(session.optimizer, session.moving.start)
+        if session.moving.start is None:
+            notes.append(
+                "the optimiser's step was run again from the weights and state it left, 0 where "
+                "they are not finite"
+            )
+        notes.append("repeatable: an optimiser's step is run again with the same gradients only")
+        return replace(
+            finding, finite_in_fp64=in_fp64, fixes=fixes + finding.fixes, notes=tuple(notes)
+        )
     try:
         replay = _replay(session, finding, evidence)
     except Unavailable as reason:
         notes.append(f"the step was not run again (repeatable, finite_in_fp64, fixes): {reason}")
         return replace(finding, notes=tuple(notes))
-    word, reason_none = repeatable(replay, session.other_batch, session.first_weights)
+    word, reason_none = repeatable(replay, session.moving.other_batch, session.moving.first_weights)
     if reason_none:
         notes.append(reason_none)
     in_fp64 = None
@@ -60,8 +73,6 @@ def _replay(session: "Session", finding: Finding, evidence: Evidence) -> Replay:
         raise Unavailable("its tensors were too many to be kept")
     if evidence.origin.step != session.step:
         raise Unavailable("it was born in an earlier step")
-    if finding.phase == "optimizer":
-        raise Unavailable("the optimiser has already changed the weights")
     if evidence.origin.kind == "raw":
         raise Unavailable("part of it was computed by code that torch does not see")
     replay = Replay(session.tape.entries, session.step_roots, session.random_state)

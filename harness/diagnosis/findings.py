@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from harness.diagnosis import words
-from harness.diagnosis.cause import Evidence, Verdict, judge
+from harness.diagnosis.cause import Evidence, Verdict, judge, numbers_of
 from harness.diagnosis.finding import Finding, Fix, TensorRange
 from harness.diagnosis.flow import Origin
 from harness.diagnosis.frames import location, module_path
@@ -63,7 +63,9 @@ def make(
         location=location(shown.where, base) if shown else None,
         value=origin.value,
         cause=word,
-        explanation=explain(word, verdict.op, origin.inputs, detail or _detail(word, evidence)),
+        explanation=explain(
+            _wording(word, evidence), verdict.op, origin.inputs, detail or _detail(word, evidence)
+        ),
         inputs=origin.inputs,
         history=evidence.history.columns(),
         fixes=advice(word),
@@ -101,6 +103,21 @@ def spell(ranges: tuple[TensorRange, ...]) -> str:
             text += f", {each.nonfinite} not finite"
         said.append(text)
     return "; ".join(said) or "no floating-point inputs"
+
+
+def _wording(word: str, evidence: Evidence) -> str:
+    """The key of the explanation: a cause may need other words for one kind of operation."""
+    origin = evidence.origin
+    numbers = numbers_of(origin.entry) if origin.entry is not None else []
+    if (
+        word == "divergence"
+        and origin.phase == "optimizer"
+        and not all(map(math.isfinite, numbers))
+    ):
+        return "divergence/rate"
+    if word == "bad_target" and "ctc_loss" in origin.name:
+        return "bad_target/ctc"
+    return word
 
 
 def _detail(word: str, evidence: Evidence) -> str:

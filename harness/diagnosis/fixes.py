@@ -46,7 +46,8 @@ def candidates(cause: str, verdict: Verdict, chain: Chain, replay: Replay) -> It
             "drop or repair the bad samples of this batch",
             leaves={id(each): repairs.repaired(each) for each in replay.data},
         )
-        return
+        if cause == "bad_data" or "ctc" not in verdict.op:
+            return
     if cause == "initialization":
         yield Candidate(
             "initialise the weights with a spread of 1/sqrt(fan in)",

@@ -15,6 +15,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from harness.diagnosis.chain import scalars
 from harness.diagnosis.finding import TensorRange
 from harness.diagnosis.intended import is_mask
+from harness.diagnosis.launches import Launch
 from harness.diagnosis.numbers import is_finite, kinds, range_of
 from harness.diagnosis.tape import Entry, Plan, inputs_of, outputs_of, plan_of
 
@@ -87,14 +88,14 @@ class Marks:
         """The origins of what lies in the tensor's storage."""
         if tensor.layout is not torch.strided:
             return None
-        found = self.held.get(_key(tensor))
+        found = self.held.get(key_of(tensor))
         if found is None or found[0].expired():
             return None
         return found[1]
 
     def put(self, tensor: torch.Tensor, origins: frozenset[Origin]) -> None:
         """Mark a tensor's storage."""
-        self.held[_key(tensor)] = (StorageWeakRef(tensor.untyped_storage()), origins)
+        self.held[key_of(tensor)] = (StorageWeakRef(tensor.untyped_storage()), origins)
 
     def sweep(self) -> None:
         """Forget storages that are gone, and let go of the tensors that origins held."""
@@ -105,7 +106,8 @@ class Marks:
                 origin.fed = None
 
 
-def _key(tensor: torch.Tensor) -> int:
+def key_of(tensor: torch.Tensor) -> int:
+    """The storage that a tensor lies in, while it lives."""
     return int(tensor.untyped_storage()._cdata)
 
 
@@ -180,6 +182,11 @@ class Flow:
         known: "Known",
     ) -> None:
         """Mark what the entries made."""
+        known.allocated = {
+            key_of(entry.out)
+            for entry in entries
+            if "aten.empty" in plan_of(entry.func).name and entry.out.layout is torch.strided
+        }
         for position, entry, bad in bad_entries(entries):
             self._one(position + start, entry, bad, step, known)
 
@@ -231,9 +238,7 @@ class Flow:
                         name=plan.name,
                         phase=entry.phase,
                         value="nan" if "nan" in seen else "inf",
-                        inputs=tuple(map(range_of, inputs_of(entry)))[:8]
-                        if close and not mask
-                        else (),
+                        inputs=_ranges(entry, bad) if close and not mask else (),
                         parents=origins,
                         position=position,
                     )
@@ -285,12 +290,12 @@ class Known:
 
     def __init__(self) -> None:
         self.inputs: set[int] = set()
-        self.raw: set[int] = set()
+        self.allocated: set[int] = set()  # without content, in this step
 
     def is_buffer(self, tensor: torch.Tensor, entry: Entry) -> str | None:
         """The name of the running module's buffer that the tensor is, or None."""
         for name, buffer in getattr(entry.module, "_buffers", {}).items():
-            if buffer is not None and _key(buffer) == _key(tensor):
+            if buffer is not None and key_of(buffer) == key_of(tensor):
                 return str(name)
         return None
 
@@ -300,12 +305,12 @@ class Known:
             return "buffer"
         if isinstance(tensor, torch.nn.Parameter) or (tensor.requires_grad and tensor.is_leaf):
             return "parameter"
-        key = _key(tensor)
+        key = key_of(tensor)
+        if key in self.allocated:
+            return "raw"  # torch allocated it, and something else wrote into it
         weights = getattr(entry.module, "_parameters", {}).values()
-        if any(weight is not None and _key(weight) == key for weight in weights):
+        if any(weight is not None and key_of(weight) == key for weight in weights):
             return "parameter"
-        if key in self.raw:
-            return "raw"
         if key in self.inputs or entry.module is not None or not self.inputs:
             return "data"
         return "target"
@@ -316,6 +321,14 @@ def _is_loading(plan: Plan, entry: Entry) -> bool:
     if plan.name not in _LOADING or entry.phase != "forward" or entry.module is not None:
         return False
     return not (isinstance(entry.out, torch.Tensor) and entry.out.requires_grad)
+
+
+def _ranges(entry: Entry, bad: list[torch.Tensor]) -> tuple[TensorRange, ...]:
+    """The inputs' numbers. A kernel's outputs are among its arguments: those are left out."""
+    inputs = inputs_of(entry)
+    if isinstance(entry.func, Launch):
+        inputs = [each for each in inputs if all(each is not other for other in bad)]
+    return tuple(map(range_of, inputs[:8]))
 
 
 def _written(plan: Plan, entry: Entry) -> tuple[int, ...]:

@@ -154,7 +154,9 @@ def of_operation(cause: str, name: str, entry: Entry) -> Iterator[tuple[str, Sub
         return
     eps, edge = _EPS[first.dtype], _EDGE[first.dtype]
     top = torch.finfo(first.dtype).max
-    if cause in ("fully_masked", "bad_target") or (name in SOFTMAXES and cause != "overflow"):
+    if "ctc_loss" in name:
+        yield "zero_infinity=True: leave out what cannot be aligned", _finite_losses
+    elif cause in ("fully_masked", "bad_target") or (name in SOFTMAXES and cause != "overflow"):
         yield (
             "mask with a finite number instead of -inf",
             _inputs(lambda x: x.clamp(min=-top / 4) if x.is_floating_point() else x),
@@ -249,6 +251,12 @@ def _smooth_norm(eps: float) -> Substitute:
 def _guarded_nll(func: Any, args: Any, kwargs: Any, look: Look) -> Any:
     total, weight = func(args[0], args[1], args[2], 2, *args[4:])
     return total / weight.clamp(min=1), weight
+
+
+def _finite_losses(func: Any, args: Any, kwargs: Any, look: Look) -> Any:
+    # Position 5 is zero_infinity: backward leaves them out, too.
+    losses, *rest = func(*args[:5], *((0,) if len(args) < 5 else ()), True, **kwargs)
+    return torch.where(losses.isinf(), 0.0, losses), *rest
 
 
 def _guarded_reduction(func: Any, args: Any, kwargs: Any, look: Look) -> Any:

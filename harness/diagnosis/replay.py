@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from harness.diagnosis.functions import Applied
 from harness.diagnosis.tape import FLOATS, Entry, plan_of, tensors_in
 
 Look = Callable[[Any], Any]  # the replayed counterpart of a recorded tensor
@@ -63,6 +64,13 @@ class Replay:
         self.entries = entries
         self.roots = roots
         self._random_state = random_state
+        # What functions of the script's own do inside: they are applied whole.
+        self._inside = {
+            inner
+            for position, entry in enumerate(entries)
+            if isinstance(entry.func, Applied)
+            for inner in range(entry.func.start, position)
+        }
         last = max(
             position
             for position, entry in enumerate(entries)
@@ -79,7 +87,10 @@ class Replay:
         self.forward = [
             (position, entry)
             for position, entry in enumerate(entries[: last + 1])
-            if entry.node is None and entry.phase == "forward" and position >= start
+            if entry.node is None
+            and entry.phase == "forward"
+            and position >= start
+            and position not in self._inside
         ]
         self.leaves = self._find_leaves()
 
@@ -120,6 +131,8 @@ class Replay:
     ) -> Result:
         """Run the step. Raises Unavailable where an operation refuses."""
         substitutes = substitutes or {}
+        if not self._inside.isdisjoint(substitutes):
+            raise Unavailable("the operation lies inside of an autograd function of the script's")
         leaves = leaves or {}
         environment: dict[int, Any] = {}
         for each in self.leaves:

@@ -154,7 +154,7 @@ class Silent:
         self, session: "Session", parameters: list[torch.Tensor], norm: torch.Tensor
     ) -> None:
         """After clip_grad_norm_."""
-        if session.scaling and not self._was_unscaled:
+        if session.scaling.active and not self._was_unscaled:
             self._add(
                 session,
                 cause="gradient_clipping",
@@ -163,7 +163,7 @@ class Silent:
                 "compared with the limit, so that nearly every step is clipped to almost nothing",
                 phase="optimizer",
             )
-        elif not session.scaling and not is_finite(norm):
+        elif not session.scaling.active and not is_finite(norm):
             largest = max(
                 (each.absmin_nonzero or 0.0 for each in map(range_of, _gradients(parameters))),
                 default=0.0,

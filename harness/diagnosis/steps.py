@@ -20,6 +20,7 @@ class Listener(Protocol):
     def before_backward(self, roots: list[torch.Tensor]) -> None: ...
     def after_backward(self, roots: list[torch.Tensor]) -> None: ...
     def before_step(self, optimizer: Any) -> None: ...
+    def closure_entered(self, optimizer: Any) -> None: ...
     def after_step(self, optimizer: Any) -> None: ...
     def optimizer_made(self, optimizer: Any) -> None: ...
     def scaled(self, scaler: Any, loss: Any) -> None: ...
@@ -112,7 +113,7 @@ def listen(
 
     wrapped.wrap(torch.optim.Optimizer, "__init__", made)
     wrapped.keep(
-        optimizers.register_optimizer_step_pre_hook(lambda o, a, k: listener.before_step(o))
+        optimizers.register_optimizer_step_pre_hook(lambda o, a, k: _begin(listener, o, a, k))
     )
     wrapped.keep(
         optimizers.register_optimizer_step_post_hook(lambda o, a, k: listener.after_step(o))
@@ -135,6 +136,25 @@ def listen(
         wrapped.keep(modules.register_module_forward_pre_hook(listener.entered))
         wrapped.keep(modules.register_module_forward_hook(listener.left, always_call=True))
     return wrapped
+
+
+def _begin(listener: Safe, optimizer: Any, args: Any, kwargs: Any) -> Any:
+    """An optimiser's step begins: now, or each time its closure has made loss and gradients."""
+    closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
+    if not callable(closure):
+        listener.before_step(optimizer)
+        return None
+
+    @functools.wraps(closure)
+    def heard(*a: Any, **k: Any) -> Any:
+        listener.closure_entered(optimizer)
+        loss = closure(*a, **k)
+        listener.before_step(optimizer)
+        return loss
+
+    if "closure" in kwargs:
+        return args, {**kwargs, "closure": heard}
+    return (args[0], heard, *args[2:]), kwargs
 
 
 def _listen_to_scalers(listener: Safe, wrapped: Wrapped) -> None:

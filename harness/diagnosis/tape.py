@@ -5,6 +5,7 @@ stay on from the first step to the last. Outputs are looked at in batches (`flow
 optimiser overwrites what they were computed from.
 """
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.diagnosis.frames import Where, user_frame
+from harness.diagnosis.functions import Applied
+from harness.diagnosis.launches import Launch, launch_of
 
 # Bytes of outputs that the tape may keep alive. A step that needs more is judged piece by piece,
 # and cannot be replayed: its tensors are let go.
@@ -87,6 +90,10 @@ _PLANS: dict[Any, Plan] = {}
 
 def plan_of(func: Any) -> Plan:
     """What is known about an operation, from its schema; kept, since it is asked each time."""
+    if isinstance(func, Launch):
+        return Plan(func.name, True, func.writes)
+    if isinstance(func, Applied):
+        return Plan(func.name, False, ())
     plan = _PLANS.get(func)
     if plan is None:
         namespace, _, name = func._schema.name.partition("::")
@@ -168,6 +175,38 @@ class Tape(TorchDispatchMode):
             self._bytes += _bytes(out) + 4096  # many small ones are many, too
             if self._bytes > PIECE_BYTES:
                 self._piece()
+
+    def launch(self, run: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Launch a Triton kernel and record it; stands for `run` of Triton's functions."""
+        if self.paused or kwargs.get("warmup"):
+            return run(function, *args, **kwargs)
+        self.paused = True  # what the launcher does by itself is no operation of the script
+        try:
+            options = {key: each for key, each in kwargs.items() if key not in ("grid", "warmup")}
+            again = functools.partial(run, function)
+            recorded = launch_of(function, again, kwargs["grid"], args, self._is_empty)
+            out = run(function, *args, **kwargs)
+            self._record(recorded, args, options, None, sys._getframe(1))
+            return out
+        finally:
+            self.paused = False
+
+    def applied(self, func: Applied, args: Any, kwargs: Any, out: Any) -> None:
+        """An autograd function has been applied."""
+        if func.start <= len(self.entries) and any(True for _ in tensors_in(out)):
+            self._record(func, args, kwargs, out, sys._getframe(2))
+
+    def _is_empty(self, tensor: torch.Tensor) -> bool:
+        """Whether it was allocated lately, and nobody has written into it since."""
+        for entry in reversed(self.entries[-64:]):
+            plan = plan_of(entry.func)
+            if entry.out is tensor and plan.name in ("aten.detach", "aten.alias"):
+                tensor = entry.args[0]  # what an allocation returns has passed through these
+            elif entry.out is tensor:
+                return "empty" in plan.name
+            elif any(entry.args[spot] is tensor for spot in plan.writes if spot < len(entry.args)):
+                return False
+        return False
 
     def _piece(self) -> None:
         self._bytes = 0

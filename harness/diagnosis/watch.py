@@ -22,7 +22,8 @@ from harness.diagnosis.frames import user_frame
 from harness.diagnosis.history import History
 from harness.diagnosis.numbers import is_finite, range_of
 from harness.diagnosis.render import of_finding
-from harness.diagnosis.session import OWN_FAILURE, SKIPS, Session
+from harness.diagnosis.scaling import SKIPS
+from harness.diagnosis.session import OWN_FAILURE, Session
 from harness.diagnosis.steps import Wrapped, listen
 
 _Result = TypeVar("_Result")
@@ -204,6 +205,7 @@ class Watch:
             self.steps += 1
         self._losses, self._unscaled = [], None
 
+    def closure_entered(self, optimizer: Any) -> None: ...
     def optimizer_made(self, optimizer: Any) -> None: ...
 
     def scaled(self, scaler: Any, loss: Any) -> None:

@@ -75,6 +75,16 @@ EXPLANATIONS = {
         "where it shows; each update made the next one larger. Lower the learning rate, warm "
         "it up, or clip the gradient's norm."
     ),
+    "divergence/rate": (
+        "The optimiser's rate, or another of its settings, is not a finite number at this step, "
+        "and {op} multiplied the update by it. Gradients and weights were finite ({detail}). "
+        "Look at the schedule: a division by the steps left, a logarithm or power of the step."
+    ),
+    "bad_target/ctc": (
+        "A target cannot be aligned with its input: it is longer than the frames there are, or "
+        "repeats need more of them, and the cost of what is impossible is infinite. The "
+        "predictions are not at fault ({detail}). Drop such samples, or set zero_infinity=True."
+    ),
     "initialization": (
         "The weights were unusable from the start: {detail}. {op} is the first operation that "
         "shows it. Initialise every parameter, with a spread of about 1/sqrt(fan in)."
