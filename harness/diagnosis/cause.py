@@ -61,12 +61,24 @@ def judge(evidence: Evidence) -> Verdict:
         position = evidence.chain.forward_of(entry)
         name = _forward_name(evidence, position)
         cause = cause_backward.judge(evidence.origin, evidence.chain, position, name)
+    elif origin.name == "aten.where":
+        return _chosen(evidence)
     else:
         position, name = origin.position, origin.name
         cause = cause_forward.judge(evidence.origin, evidence.chain)
     if cause == "overflow":
         cause = _overflow(evidence, position)
     return Verdict(cause, name, position)
+
+
+def _chosen(evidence: Evidence) -> Verdict:
+    """A NaN that a function returns where its argument has no value."""
+    chain, position = evidence.chain, evidence.origin.position
+    for each in chain.ancestors(position, 6):
+        name = chain.name(each)
+        if "linalg" in name and "norm" not in name:
+            return Verdict("degenerate_linalg", name, each)
+    return Verdict("domain_error", evidence.origin.name, position)
 
 
 def _forward_name(evidence: Evidence, position: int | None) -> str:

@@ -6,6 +6,7 @@ gradient or a parameter that went bad leads back to its origins, and one that ne
 nobody.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -51,6 +52,8 @@ _LOADING = frozenset(
 )
 
 _SHRINKING = ("aten.mul_", "aten._foreach_mul_")
+
+_CONSTANTS = ("aten.scalar_tensor", "aten.full", "aten.full_like", "aten.fill", "aten.fill_")
 
 # Origins whose tensors are looked at closely in one step; a step that bears more is broken enough.
 CLOSE_LOOKS = 24
@@ -182,6 +185,11 @@ class Flow:
         known: "Known",
     ) -> None:
         """Mark what the entries made."""
+        known.literals = {
+            key_of(entry.out)
+            for entry in entries
+            if plan_of(entry.func).name in _CONSTANTS and any(map(math.isnan, scalars(entry)))
+        }
         known.allocated = {
             key_of(entry.out)
             for entry in entries
@@ -266,13 +274,14 @@ class Flow:
                 return origin
         self.order += 1
         found = kinds(tensor)
+        role = known.role(tensor, entry)
         origin = Origin(
             order=self.order,
             step=step,
-            kind=known.role(tensor, entry),
+            kind=role,
             entry=entry,
             name=plan_of(entry.func).name,
-            phase="data",
+            phase="data" if role != "birth" else entry.phase,
             value="nan" if "nan" in found else "inf",
             inputs=(range_of(tensor),),
             parents=parents,
@@ -291,6 +300,7 @@ class Known:
     def __init__(self) -> None:
         self.inputs: set[int] = set()
         self.allocated: set[int] = set()  # without content, in this step
+        self.literals: set[int] = set()  # a NaN that is written in the code
 
     def is_buffer(self, tensor: torch.Tensor, entry: Entry) -> str | None:
         """The name of the running module's buffer that the tensor is, or None."""
@@ -306,6 +316,8 @@ class Known:
         if isinstance(tensor, torch.nn.Parameter) or (tensor.requires_grad and tensor.is_leaf):
             return "parameter"
         key = key_of(tensor)
+        if key in self.literals:
+            return "birth"  # chosen by a condition: the choice is the fault
         if key in self.allocated:
             return "raw"  # torch allocated it, and something else wrote into it
         weights = getattr(entry.module, "_parameters", {}).values()

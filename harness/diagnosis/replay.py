@@ -82,7 +82,7 @@ class Replay:
         start = min(
             position
             for position, entry in enumerate(entries)
-            if any(each.requires_grad for each in tensors_in(entry.out))
+            if entry.grad_enabled and any(each.requires_grad for each in tensors_in(entry.out))
         )
         self.forward = [
             (position, entry)

@@ -1,5 +1,6 @@
 """Defects that never show a NaN: weights that do not move, dead outputs, clipping gone wrong."""
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from harness.diagnosis.chain import Chain
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.findings import advice, explain
 from harness.diagnosis.flow import Origin, all_of
-from harness.diagnosis.frames import location, module_path
+from harness.diagnosis.frames import location, module_path, user_frame
 from harness.diagnosis.mismatch import scan
 from harness.diagnosis.numbers import is_finite, range_of, short
 from harness.diagnosis.tape import inputs_of, outputs_of, plan_of
@@ -50,6 +51,11 @@ class Silent:
         self._measured = 0
         self._steps = 0
         self._was_unscaled = False
+        self._line: str | None = None  # where the optimiser is told to move
+
+    def _here(self) -> str | None:
+        """The script's line that is running."""
+        return location(user_frame(sys._getframe(1)), self.base)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -79,6 +85,7 @@ class Silent:
         self._before = []
         if session.step not in _SAMPLED:
             return
+        self._line = self._here()
         for group in optimizer.param_groups:
             if not group["lr"]:
                 continue
@@ -162,6 +169,7 @@ class Silent:
                 detail="the gradients were still multiplied by the loss scale when their norm was "
                 "compared with the limit, so that nearly every step is clipped to almost nothing",
                 phase="optimizer",
+                where=self._here(),
             )
         elif not session.scaling.active and not is_finite(norm):
             largest = max(
@@ -176,6 +184,7 @@ class Silent:
                     op="torch.nn.utils.clip_grad_norm_",
                     detail=f"the norm came out as {float(norm):g}, and every gradient as 0",
                     phase="optimizer",
+                    where=self._here(),
                 )
 
     # -- verdicts ----------------------------------------------------------------------------------
@@ -201,6 +210,7 @@ class Silent:
                 f"{short(stuck[0].dtype)} weights with a gradient, looked at in "
                 f"{stuck[0].samples} steps, {sum(each.moved for each in stuck)} changed anything",
                 phase="optimizer",
+                where=self._line,
                 step=0,
             )
         return list(self.found.values())

@@ -1,4 +1,4 @@
-# expect: aten.pow aten.mean aten.mul aten.sum | overflow divergence dead_output
+# expect: aten.pow aten.mean aten.mul aten.sum | overflow bad_data
 """Autocast to fp16 with a scaler; energies are squared and summed inside of it."""
 
 import sys
@@ -26,7 +26,7 @@ model = Energy()
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
 for step in range(12):
-    x = torch.randn(8, 16) * (1.0 if step < 7 else 2500.0)
+    x = torch.randn(8, 16) * (1.0 if step < 7 else 600.0)
     with torch.autocast("cpu", dtype=torch.float16):
         energy = model(x)
         loss = torch.log1p(energy.float()).mean()
