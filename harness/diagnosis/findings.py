@@ -68,7 +68,6 @@ def make(
         ),
         inputs=origin.inputs,
         history=evidence.history.columns(),
-        fixes=advice(word),
         notes=_notes(evidence),
     )
     return finding, verdict
@@ -88,6 +87,13 @@ def advice(word: str) -> tuple[Fix, ...]:
     if word in words.ADVICE:
         return (Fix(words.ADVICE[word], None, "advice: cannot be tried on a single step"),)
     return ()
+
+
+def with_advice(tried: tuple[Fix, ...], word: str) -> tuple[Fix, ...]:
+    """What was tried; and advice, unless a repair held and leaves nothing to look for."""
+    if any(fix.verified for fix in tried) and word not in ("bad_data", "bad_target"):
+        return tried
+    return tried + advice(word)
 
 
 def spell(ranges: tuple[TensorRange, ...]) -> str:

@@ -30,6 +30,7 @@ class Moving:
         self.off = False  # the tape is off for one step
         self._again = False  # a step is run a second time, on copies
         self.start: Before | None = None  # of the step under way, where it is followed closely
+        self.leftover = False  # gradients were there before a step's backward pass
         self._rates: dict[int, float] = {}  # optimiser -> its last rate
         self.other_batch: list[torch.Tensor] = []  # data of an earlier step
         self.first_weights: dict[int, torch.Tensor] = {}
@@ -63,6 +64,13 @@ class Moving:
             with session.quiet():
                 self.start = Before(optimizer)
         session.tape.optimizer += 1
+
+    def backward_begins(self) -> None:
+        """The first backward pass of a step: nothing should be there from the step before."""
+        if self._session.step in (1, 2, 3) and not self._session.step_roots:
+            with self._session.quiet():
+                given = [each.grad for each in self._session.parameters()[:1]]
+                self.leftover = any(each is not None and bool(each.any()) for each in given)
 
     def closure_entered(self, optimizer: Any) -> None:
         """The optimiser asks for the loss and its gradients: what follows is no step of its own."""

@@ -69,11 +69,17 @@ def twin_of(
 
 
 def step_of(twin: Any) -> bool:
-    """Let a twin move; whether all its weights are finite then."""
+    """Let a twin move; whether all its weights and its state are finite then."""
     with torch.no_grad():
         # Not `twin.step`: a scheduler puts a method of the first optimiser there.
         type(twin).step(twin)
-    return all(is_finite(each) for each in weights_of(twin))
+    states = [state for state in twin.state.values() if isinstance(state, dict)]
+    kept = [each for state in states for each in state.values()]
+    return all(
+        is_finite(each)
+        for each in (*weights_of(twin), *kept)
+        if isinstance(each, torch.Tensor) and each.is_floating_point()
+    )
 
 
 def try_steps(optimizer: Any, before: Before | None) -> tuple[bool | None, tuple[Fix, ...]]:
@@ -93,7 +99,7 @@ def try_steps(optimizer: Any, before: Before | None) -> tuple[bool | None, tuple
         if dtype is torch.float64:
             in_fp64 = finite
             continue
-        tried.append(Fix(advice, finite, _spell(twin, starts)))
+        tried.append(Fix(advice, finite, _spell(twin, starts, finite)))
     return in_fp64, tuple(sorted(tried, key=lambda fix: {True: 0, False: 1, None: 2}[fix.verified]))
 
 
@@ -137,16 +143,18 @@ def _clip(twin: Any) -> None:
         each.mul_(min(1.0, 1.0 / (total * largest)))
 
 
-def _spell(twin: Any, starts: list[torch.Tensor]) -> str:
+def _spell(twin: Any, starts: list[torch.Tensor], finite: bool) -> str:
     bad = sum(int((~each.detach().isfinite()).sum()) for each in weights_of(twin))
     if bad:
         return f"{bad} weights are not finite after the step"
+    if not finite:
+        return "every weight finite after the step, the optimiser's state not"
     pairs = zip(weights_of(twin), starts, strict=True)
     moved = max(
         (float((now.detach() - then).abs().max()) for now, then in pairs if then.numel()),
         default=0.0,
     )
-    return f"every weight finite, the largest update {moved:.3g}"
+    return f"weights and state finite, the largest update {moved:.3g}"
 
 
 def _copied(value: Any) -> Any:

@@ -41,6 +41,23 @@ def nan_to_num(func: Any, args: Any, kwargs: Any, look: Look) -> Any:
     return tuple(torch.nan_to_num(each) if each.is_floating_point() else each for each in out)
 
 
+def in_fp32(func: Any, args: Any, kwargs: Any, look: Look) -> Any:
+    """The operation on its inputs in fp32; what follows is promoted."""
+    low = (torch.float16, torch.bfloat16)
+    wide = [
+        each.float() if isinstance(each, torch.Tensor) and each.dtype in low else each
+        for each in args
+    ]
+    return func(*wide, **kwargs)
+
+
+def reset(tensor: torch.Tensor) -> torch.Tensor:
+    """A buffer without what is not finite."""
+    if not tensor.is_floating_point():
+        return tensor
+    return torch.where(tensor.isfinite(), tensor, torch.ones_like(tensor))
+
+
 def repaired(tensor: torch.Tensor) -> torch.Tensor:
     """A batch without its bad entries: not finite, or thousands of times beyond the others."""
     if not tensor.is_floating_point() or not tensor.numel():
@@ -99,6 +116,8 @@ def stable_formula(chain: Chain, position: int) -> Repair | None:
             position,
             lambda f, a, k, look: moved(F.logsigmoid(look(source.args[0])), look),
         )
+    if name == "aten.sum":
+        return _log_sum_exp(chain, position, made, moved)
     if name in ("aten.rsub", "aten.sub"):
         behind = next(
             (
@@ -116,6 +135,44 @@ def stable_formula(chain: Chain, position: int) -> Repair | None:
                 lambda f, a, k, look: moved(F.logsigmoid(-look(logit)).reshape(shape), look),
             )
     return None
+
+
+def _log_sum_exp(
+    chain: Chain,
+    position: int,  # of the logarithm
+    made: int,  # of the sum
+    moved: Callable[[Any, Look], Any],
+) -> Repair | None:
+    """log of a sum of exponentials, or of such a sum with weights."""
+    entry = chain.entries[made]
+    dims = entry.args[1] if len(entry.args) > 1 else None
+    keep = bool(entry.args[2]) if len(entry.args) > 2 else False
+    inner = chain.source(entry.args[0], made)
+    if inner is None or not dims:
+        return None
+    factors = [inner]
+    if chain.name(inner) == "aten.mul":
+        sources = [chain.source(each, inner) for each in chain.entries[inner].args[:2]]
+        factors = [each for each in sources if each is not None]
+    powers = [each for each in factors if chain.name(each) == "aten.exp"]
+    if not powers:
+        return None
+    exponent = chain.entries[powers[0]].args[0]
+    others = []
+    if chain.name(inner) == "aten.mul":
+        given = chain.entries[inner].args[:2]
+        sources = [chain.source(each, inner) for each in given]
+        others = [
+            each for each, made_at in zip(given, sources, strict=True) if made_at != powers[0]
+        ]
+
+    def substitute(f: Any, a: Any, k: Any, look: Look) -> Any:
+        terms = look(exponent)
+        for each in others:
+            terms = terms + torch.log(look(each))
+        return moved(torch.logsumexp(terms, dims, keep), look)
+
+    return Repair("logsumexp instead of log(sum(exp))", position, substitute)
 
 
 def lost_constants(chain: Chain, position: int) -> Iterator[Repair]:

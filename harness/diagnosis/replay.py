@@ -128,8 +128,28 @@ class Replay:
         dtype: torch.dtype | None = None,  # compute the whole step in it
         leaves: Mapping[int, torch.Tensor] | None = None,  # by id, in place of recorded ones
         seed: int | None = None,  # other random numbers
+        scale: float = 1.0,  # of the loss in the backward pass; the gradients are divided by it
     ) -> Result:
         """Run the step. Raises Unavailable where an operation refuses."""
+        loss, gradients = self.gradients(
+            substitutes, dtype=dtype, leaves=leaves, seed=seed, scale=scale
+        )
+        found = [each.double() / scale for each in gradients if each is not None]
+        bad = sum(int((~each.isfinite()).sum()) for each in found)
+        norm = math.sqrt(sum(float(each.pow(2).sum()) for each in found)) if not bad else math.nan
+        return Result(loss, bad, norm)
+
+    def gradients(
+        self,
+        substitutes: Mapping[int, Substitute] | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        leaves: Mapping[int, torch.Tensor] | None = None,
+        seed: int | None = None,
+        scale: float = 1.0,
+    ) -> tuple[float, list[torch.Tensor | None]]:
+        """The loss, and the gradient of each of `parameters`; arguments as for `run`.
+        Gradients are those of the scaled loss."""
         substitutes = substitutes or {}
         if not self._inside.isdisjoint(substitutes):
             raise Unavailable("the operation lies inside of an autograd function of the script's")
@@ -153,14 +173,11 @@ class Replay:
             try:
                 self._forward(substitutes, environment, look, dtype)
                 loss = sum(look(root).double().sum() for root in self.roots)
-                gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+                gradients = torch.autograd.grad(loss * scale, wanted, allow_unused=True)
             except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
                 line = (str(error).splitlines() or [type(error).__name__])[0]
                 raise Unavailable(f"the step cannot be run so: {line}") from None
-        found = [each.detach().double() for each in gradients if each is not None]
-        bad = sum(int((~each.isfinite()).sum()) for each in found)
-        norm = math.sqrt(sum(float(each.pow(2).sum()) for each in found)) if not bad else math.nan
-        return Result(float(loss.detach()), bad, norm)
+        return float(loss.detach()), [None if g is None else g.detach() for g in gradients]
 
     def _forward(
         self,
@@ -172,6 +189,8 @@ class Replay:
         for position, entry in self.forward:
             args = _mapped(entry.args, look, dtype)
             kwargs = _mapped(entry.kwargs, look, dtype)
+            if dtype is None and plan_of(entry.func).name in _ONE_DTYPE:
+                args = _as_recorded(args, entry.args)
             substitute = substitutes.get(position)
             with torch.set_grad_enabled(entry.grad_enabled):
                 if substitute is not None:
@@ -187,6 +206,36 @@ class Replay:
                 out = out.to(dtype)  # it has the default dtype
             for before, now in zip(tensors_in(entry.out), tensors_in(out), strict=False):
                 environment[id(before)] = now
+
+
+# They refuse tensors of different dtypes. A repair that computes a part in a wider one ends here.
+_ONE_DTYPE = frozenset(
+    [
+        "aten.mm",
+        "aten.addmm",
+        "aten.bmm",
+        "aten.baddbmm",
+        "aten.mv",
+        "aten.dot",
+        "aten.convolution",
+        "aten.native_layer_norm",
+        "aten.native_batch_norm",
+        "aten.cat",
+        "aten.stack",
+        "aten.index_put",
+        "aten._scaled_dot_product_flash_attention_for_cpu",
+    ]
+)
+
+
+def _as_recorded(args: Any, recorded: Any) -> Any:
+    """The arguments in the dtypes that they had."""
+    if isinstance(args, torch.Tensor):
+        return args.to(recorded.dtype) if args.dtype != recorded.dtype else args
+    if isinstance(args, (list, tuple)):
+        changed = [_as_recorded(now, then) for now, then in zip(args, recorded, strict=True)]
+        return tuple(changed) if isinstance(args, tuple) else changed
+    return args
 
 
 _HALF_TO_FLOAT = ("aten._softmax", "aten._log_softmax")

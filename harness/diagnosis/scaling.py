@@ -33,6 +33,8 @@ class Scaling:
     def scaled(self, scaler: Any, loss: Any) -> None:
         """A loss is about to be multiplied by the scale."""
         self.active = True
+        if self.scale is None:
+            self.scale = scaler.get_scale()
         if isinstance(loss, torch.Tensor):
             self.unscaled[id(loss)] = loss
 

@@ -238,6 +238,7 @@ class Session:
     def before_backward(self, roots: list[torch.Tensor]) -> None:
         if self.tape.paused:  # a replay's own backward pass
             return
+        self.moving.backward_begins()
         self.tape.backward += 1
         self.backwards += 1
         self.awaiting = []
@@ -328,10 +329,10 @@ class Session:
     def scaler_updated(self, scaler: Any, before: float, after: float) -> None:
         self.scaling.scale = after
 
-    def clipped(self, parameters: list[torch.Tensor], norm: torch.Tensor) -> None:
+    def clipped(self, parameters: list[torch.Tensor], norm: torch.Tensor, limit: float) -> None:
         if not self.over:
             with self.quiet():
-                self.silent.clipped(self, parameters, norm)
+                self.silent.clipped(self, parameters, norm, limit)
 
 
 def _leaves(roots: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.diagnosis.chain import Chain
-from harness.diagnosis.finding import Finding
-from harness.diagnosis.findings import advice, explain
+from harness.diagnosis.finding import Finding, Fix
+from harness.diagnosis.findings import explain, with_advice
 from harness.diagnosis.flow import Origin, all_of
 from harness.diagnosis.frames import location, module_path, user_frame
 from harness.diagnosis.mismatch import scan
 from harness.diagnosis.numbers import is_finite, range_of, short
+from harness.diagnosis.optimizer_replay import try_steps
+from harness.diagnosis.silent_fixes import move_weights, try_silent, unscale_first
 from harness.diagnosis.tape import inputs_of, outputs_of, plan_of
 
 if TYPE_CHECKING:
@@ -124,6 +126,8 @@ class Silent:
                     if not isinstance(each, torch.Tensor) or not each.is_floating_point():
                         continue
                     if session.flow.marks.of(each) and not is_finite(each):
+                        with session.moving.rehearsal():
+                            _, fixes = try_steps(optimizer, session.moving.start)
                         self._add(
                             session,
                             cause="optimizer_state",
@@ -131,6 +135,7 @@ class Silent:
                             detail=f"{name} is no longer finite, the weights still are",
                             phase="optimizer",
                             inputs=origin.inputs,
+                            fixes=fixes,
                         )
                         return
 
@@ -158,10 +163,12 @@ class Silent:
         self._was_unscaled = True
 
     def clipped(
-        self, session: "Session", parameters: list[torch.Tensor], norm: torch.Tensor
+        self, session: "Session", parameters: list[torch.Tensor], norm: torch.Tensor, limit: float
     ) -> None:
         """After clip_grad_norm_."""
         if session.scaling.active and not self._was_unscaled:
+            scale = session.scaling.scale
+            fix = unscale_first(parameters, float(norm), limit, scale) if scale else None
             self._add(
                 session,
                 cause="gradient_clipping",
@@ -170,6 +177,7 @@ class Silent:
                 "compared with the limit, so that nearly every step is clipped to almost nothing",
                 phase="optimizer",
                 where=self._here(),
+                fixes=(fix,) if fix else (),
             )
         elif not session.scaling.active and not is_finite(norm):
             largest = max(
@@ -202,6 +210,10 @@ class Silent:
         if not stuck and tallies and not any(each.moved for each in tallies):
             stuck = tallies
         if stuck:
+            fixes: tuple[Fix, ...] = ()
+            if session.deepen is not None:
+                with session.moving.rehearsal():
+                    fixes = move_weights(session.optimizer)
             self._add(
                 session,
                 cause="lost_update",
@@ -211,6 +223,7 @@ class Silent:
                 f"{stuck[0].samples} steps, {sum(each.moved for each in stuck)} changed anything",
                 phase="optimizer",
                 where=self._line,
+                fixes=fixes,
                 step=0,
             )
         return list(self.found.values())
@@ -292,15 +305,19 @@ class Silent:
         self, session: "Session", chain: Chain, cause: str, position: int, detail: str
     ) -> None:
         entry = chain.entries[position]
+        where = location(entry.where, self.base)
+        if (cause, where) in self.found:
+            return
         self._add(
             session,
             cause=cause,
             op=chain.name(position),
             detail=detail,
             module=module_path(entry.module, session.roots),
-            where=location(entry.where, self.base),
+            where=where,
             inputs=tuple(map(range_of, inputs_of(entry)[:4])),
             phase=entry.phase,
+            fixes=try_silent(session, cause, chain, position) if session.deepen else (),
         )
 
     def _add(
@@ -315,6 +332,7 @@ class Silent:
         where: str | None = None,
         inputs: tuple[Any, ...] = (),
         step: int | None = None,
+        fixes: tuple[Fix, ...] = (),
     ) -> None:
         if (cause, where) in self.found:
             return
@@ -330,7 +348,7 @@ class Silent:
             explanation=explain(cause, op, inputs, detail),
             inputs=inputs,
             history=session.history.columns(),
-            fixes=advice(cause),
+            fixes=with_advice(fixes, cause),
         )
 
 

@@ -145,7 +145,10 @@ ADVICE = {
     "divergence": "Lower the learning rate 3 to 10 times, or warm it up; clip the gradient's norm.",
     "initialization": "Initialise with torch.nn.init (a spread of about 1/sqrt(fan in)).",
     "optimizer_state": "Keep optimiser state in fp32, or raise eps.",
-    "gradient_clipping": "Call scaler.unscale_(optimizer) before clip_grad_norm_.",
+    "gradient_clipping": (
+        "Clip after scaler.unscale_(optimizer), and by a norm that cannot overflow: divide the "
+        "gradients by their largest entry first."
+    ),
     "loss_scale_collapse": "Cure the operation named here; then the scale recovers by itself.",
     "lost_update": "Keep master weights in fp32 and cast them for the forward pass.",
     "dead_output": "Compute the overflowing part in fp32, or replace the dead activation.",

@@ -9,7 +9,7 @@ import torch
 
 from harness.diagnosis.deepen import deepen
 from harness.diagnosis.finding import Diagnosis
-from harness.diagnosis.session import Session
+from harness.diagnosis.session import OWN_FAILURE, Session
 from suites.selftest.diagnosis_programs import PROGRAMS
 from suites.selftest.diagnosis_programs.program import Program
 
@@ -41,6 +41,13 @@ class Mark:
 
     def _line(self) -> int:
         return int((self.broken.findings[0].location or ":0").rpartition(":")[2])
+
+    @property
+    def own_failures(self) -> tuple[str, ...]:
+        """Errors of the diagnosis itself."""
+        return tuple(
+            note for note in self.broken.notes + self.repaired.notes if OWN_FAILURE in note
+        )
 
     @property
     def false_alarm(self) -> bool:
@@ -76,7 +83,12 @@ def table(results: list[Mark]) -> str:
     """The score as text: a line for each program that is not perfect, then the sums."""
     lines = []
     for each in results:
-        if each.op_named and each.cause_named and each.line_named and not each.false_alarm:
+        if (
+            each.op_named
+            and each.cause_named
+            and each.line_named
+            and not (each.false_alarm or each.own_failures)
+        ):
             continue
         got = each.broken.findings[0] if each.reported else None
         said = (
@@ -88,6 +100,7 @@ def table(results: list[Mark]) -> str:
         if each.false_alarm:
             wrong = each.repaired.findings[0]
             alarm = f"; false alarm: {wrong.op} {wrong.cause}"
+        said += "".join(f"; {note}" for note in each.own_failures)
         lines.append(
             f"{each.program.name}: expected {'|'.join(each.program.ops)} "
             f"{'|'.join(each.program.causes)}, got {said}{alarm}"
