@@ -28,6 +28,17 @@ class Evidence:
     in_clipping: bool = False
     foreign_optimizer: bool = False  # one that is not torch's
 
+    @property
+    def from_other_rank(self) -> bool:
+        """Whether a reduction over the ranks, and no operation of this one, brought it."""
+        entry = self.origin.entry
+        distributed = torch.distributed
+        if entry is None or not (distributed.is_available() and distributed.is_initialized()):
+            return False
+        taken = getattr(entry.node, "name", str)().endswith("AccumulateGrad")
+        reduced = self.origin.name.startswith(("c10d.", "_c10d_functional."))
+        return distributed.get_world_size() > 1 and (taken or reduced)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -55,6 +66,8 @@ def judge(evidence: Evidence) -> Verdict:
         return Verdict("unknown", origin.name, origin.position)
     if origin.phase == "optimizer":
         return Verdict(_optimizer(evidence), origin.name)
+    if evidence.from_other_rank:
+        return Verdict("unknown", "c10d.allreduce_", origin.position)
     if evidence.in_clipping:
         return Verdict("gradient_clipping", origin.name)
     if origin.phase == "backward":

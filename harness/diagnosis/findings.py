@@ -121,6 +121,8 @@ def _wording(word: str, evidence: Evidence) -> str:
         and not all(map(math.isfinite, numbers))
     ):
         return "divergence/rate"
+    if word == "unknown" and evidence.from_other_rank:
+        return "unknown/rank"
     if word == "bad_target" and "ctc_loss" in origin.name:
         return "bad_target/ctc"
     return word

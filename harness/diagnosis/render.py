@@ -7,14 +7,20 @@ from harness.diagnosis.finding import Diagnosis, Finding, TensorRange
 _WIDTH = 96
 
 
-def report(diagnosis: Diagnosis) -> str:
+def report(
+    diagnosis: Diagnosis,
+    rank: str | None = None,  # "1 of 4" among the processes of torchrun
+) -> str:
     """The whole report; ends with a newline."""
+    lines: list[str]
     if not diagnosis.findings:
         lines = [f"stability: {_plain_outcome(diagnosis)}"]
     else:
         lines = []
         for number, finding in enumerate(diagnosis.findings):
             lines += [*([""] if number else []), *of_finding(finding)]
+    if rank is not None:
+        lines[0] = lines[0].replace("stability: ", f"stability: rank {rank}: ", 1)
     lines += [f"  note: {note}" for note in diagnosis.notes]
     return "\n".join(lines) + "\n"
 
@@ -22,6 +28,8 @@ def report(diagnosis: Diagnosis) -> str:
 def _plain_outcome(diagnosis: Diagnosis) -> str:
     if diagnosis.outcome == "script_error":
         return "the script failed by itself; nothing that is not finite was found before"
+    if not diagnosis.steps:
+        return "clean, but nothing was judged"
     return f"clean: {diagnosis.steps} steps, every loss, gradient and weight finite"
 
 

@@ -92,6 +92,8 @@ class Replay:
             and position >= start
             and position not in self._inside
         ]
+        if any(plan_of(entry.func).name.startswith(_TALKING) for _, entry in self.forward):
+            raise Unavailable("its forward pass talks to other processes")
         self.leaves = self._find_leaves()
 
     def _find_leaves(self) -> list[torch.Tensor]:
@@ -238,6 +240,8 @@ def _as_recorded(args: Any, recorded: Any) -> Any:
     return args
 
 
+# Run by one process alone, they wait for the others forever.
+_TALKING = ("c10d.", "_c10d_functional.")
 _HALF_TO_FLOAT = ("aten._softmax", "aten._log_softmax")
 
 

@@ -140,7 +140,11 @@ class Session:
         notes += tuple(self.notes)
         steps = max(self.attempts.values(), default=self.backwards)
         if not self.attempts and not self.backwards:
-            notes += ("no training step was seen: no backward pass and no optimiser step",)
+            notes += (
+                "no training step was seen: no backward pass and no optimiser step in this "
+                "process. Training that runs in processes the script starts is not watched; "
+                "start such a script by torchrun, or diagnose the inner script itself",
+            )
         return Diagnosis(outcome_of(found), found, steps, notes)
 
     def finish(

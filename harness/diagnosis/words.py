@@ -130,6 +130,11 @@ EXPLANATIONS = {
         "values. Its result or its gradient divides by their difference. Add a small multiple "
         "of the identity, or use a formulation that does not need this decomposition."
     ),
+    "unknown/rank": (
+        "The loss and the gradients that this rank computed are finite; what is not came in when "
+        "the ranks' gradients were averaged. It began on another rank. Read the report of the "
+        "rank that names an operation ({detail})."
+    ),
     "unknown": (
         "{op} is where it starts, but the evidence fits none of the known causes. Its inputs "
         "are below ({detail}). Run the step again with harness.watch for a closer look."
