@@ -243,7 +243,7 @@ class Session:
         if self.tape.paused:  # a replay's own backward pass
             return
         self.moving.backward_begins()
-        self.tape.backward += 1
+        self.tape.backward_begins()
         self.backwards += 1
         self.awaiting = []
         self.losses += [each for each in roots if each.is_floating_point()]

@@ -85,28 +85,32 @@ _UNCHECKED = frozenset(
         "aten.is_pinned",
     ]
 )
-_PLANS: dict[Any, Plan] = {}
+# By id: hashing an operation runs Python code, several times for each that a script runs.
+_PLANS: dict[int, tuple[Plan, Any]] = {}
+_ENGINE = torch.autograd.graph._engine_run_backward.__code__
 
 
 def plan_of(func: Any) -> Plan:
     """What is known about an operation, from its schema; kept, since it is asked each time."""
+    known = _PLANS.get(id(func))
+    if known is not None:
+        return known[0]
     if isinstance(func, Launch):
         return Plan(func.name, True, func.writes)
     if isinstance(func, Applied):
         return Plan(func.name, False, ())
-    plan = _PLANS.get(func)
-    if plan is None:
-        namespace, _, name = func._schema.name.partition("::")
-        full = f"{namespace}.{name}"
-        writes = tuple(
-            position
-            for position, argument in enumerate(func._schema.arguments)
-            if argument.alias_info is not None and argument.alias_info.is_write
-        )
-        if "batch_norm" in name and "backward" not in name and not writes:
-            writes = (3, 4)  # the running statistics, which these schemas do not own up to
-        check = full not in _UNCHECKED and not (not writes and getattr(func, "is_view", False))
-        plan = _PLANS[func] = Plan(full, check, writes)
+    namespace, _, name = func._schema.name.partition("::")
+    full = f"{namespace}.{name}"
+    writes = tuple(
+        position
+        for position, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    )
+    if "batch_norm" in name and "backward" not in name and not writes:
+        writes = (3, 4)  # the running statistics, which these schemas do not own up to
+    check = full not in _UNCHECKED and not (not writes and getattr(func, "is_view", False))
+    plan = Plan(full, check, writes)
+    _PLANS[id(func)] = (plan, func)  # with the operation, so that its id stays its own
     return plan
 
 
@@ -126,6 +130,7 @@ class Tape(TorchDispatchMode):
         self.modules: list[Any] = []  # whose forward is running, outermost first
         self.backward = 0  # depth of backward passes under way
         self.optimizer = 0  # depth of optimiser steps under way
+        self._engine: Where | None = None  # the line that the backward pass under way began at
         self._bytes = 0
         self._full = full
         self._failed = failed
@@ -156,6 +161,13 @@ class Tape(TorchDispatchMode):
         node = None
         if self.backward:
             node = torch._C._current_autograd_node()
+            if frame.f_code is _ENGINE:
+                # Called by the engine itself: all of a pass have the same line.
+                where = self._engine = self._engine or user_frame(frame)
+            else:
+                where = user_frame(frame)
+        else:
+            where = user_frame(frame)
         phase = "optimizer" if self.optimizer else "backward" if node is not None else "forward"
         self.entries.append(
             Entry(
@@ -163,7 +175,7 @@ class Tape(TorchDispatchMode):
                 args,
                 kwargs or {},
                 out,
-                user_frame(frame),
+                where,
                 self.modules[-1] if self.modules else None,
                 _sequence() if node is None else -1,
                 node,
@@ -225,6 +237,11 @@ class Tape(TorchDispatchMode):
     def off(self) -> None:
         """Record no more."""
         self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def backward_begins(self) -> None:
+        """A backward pass is called."""
+        self.backward += 1
+        self._engine = None
 
     def clear(self) -> None:
         """Forget the step."""
