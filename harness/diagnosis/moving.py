@@ -51,13 +51,15 @@ class Moving:
         norm = session.history.rows[-1].get("gradient_norm", 0.0)
         if norm - norm != 0:
             with session.quiet():
-                session.look()
-                bad = bad_gradients(optimizer)
+                bad = suspects(session, optimizer)
             if bad:
-                accuse(session, bad)
+                accuse(session, bad, hidden=True)
                 return
+        with session.quiet():
+            session.light.consider(optimizer)
         if not self._is_watched(optimizer, norm):
-            session.look()
+            if not session.light.on:
+                session.look()
             self.off = True
             session.tape.off()
         elif Before.size(optimizer) < _REMEMBERED:
@@ -219,6 +221,17 @@ def bad_gradients(optimizer: Any) -> list[torch.Tensor]:
     """Those of its gradients that are not finite."""
     found = [each.grad for each in weights_of(optimizer) if each.grad is not None]
     return [each for each in found if not is_finite(each)]
+
+
+def suspects(session: "Session", optimizer: Any) -> list[torch.Tensor]:
+    """Its bad gradients, marked with where they come from: as recorded, or made again."""
+    session.look()
+    bad = bad_gradients(optimizer)
+    if not bad or not session.light.on or not session.light.again():
+        return bad
+    gradients = [session.light.gradients.get(id(each)) for each in weights_of(optimizer)]
+    again = [each for each in gradients if each is not None and not is_finite(each)]
+    return again or bad
 
 
 def _marked_weights(session: "Session", optimizer: Any) -> list[torch.Tensor]:

@@ -5,15 +5,17 @@ autograd on, so that their gradients are computed as a fresh step would compute 
 the training that was watched is touched.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 
 from harness.diagnosis.functions import Applied
-from harness.diagnosis.tape import FLOATS, Entry, plan_of, tensors_in
+from harness.diagnosis.tape import FLOATS, Entry, Tape, plan_of, tensors_in
 
 Look = Callable[[Any], Any]  # the replayed counterpart of a recorded tensor
 Substitute = Callable[[Any, tuple[Any, ...], dict[str, Any], Look], Any]
@@ -43,6 +45,13 @@ class Result:
         if self.bad_gradients:
             return f"loss {self.loss:.6g}, but {self.bad_gradients} gradient entries are not finite"
         return f"loss {self.loss:.6g}, gradient norm {self.gradient_norm:.4g}"
+
+
+class Run(NamedTuple):
+    """What a recorded run of the step ran on."""
+
+    roots: list[torch.Tensor]  # what backward was called on
+    copies: list[tuple[torch.Tensor, torch.Tensor]]  # data as recorded, and the copy that was used
 
 
 class Replay:
@@ -152,12 +161,47 @@ class Replay:
     ) -> tuple[float, list[torch.Tensor | None]]:
         """The loss, and the gradient of each of `parameters`; arguments as for `run`.
         Gradients are those of the scaled loss."""
-        substitutes = substitutes or {}
+        loss, gradients, _ = self._compute(
+            substitutes or {}, dtype=dtype, leaves=leaves or {}, seed=seed, scale=scale
+        )
+        return loss, gradients
+
+    def recorded(self, tape: Tape) -> tuple["Run", dict[int, torch.Tensor | None], dict[int, int]]:
+        """Run the step on its own weights with another tape on.
+
+        Gives what it ran on, the gradients by id of the parameter, and the positions of the entries
+        that tensors stem from by their id.
+        """
+        _, gradients, environment = self._compute({}, tape=tape)
+        made = {
+            id(environment[id(each)]): position
+            for position, entry in self.forward
+            for each in tensors_in(entry.out)
+            if id(each) in environment
+        }
+        run = Run(
+            [environment[id(root)] for root in self.roots],
+            [(each, environment[id(each)]) for each in self.data],
+        )
+        return run, dict(zip(map(id, self.parameters), gradients, strict=True)), made
+
+    def _compute(
+        self,
+        substitutes: Mapping[int, Substitute],
+        *,
+        dtype: torch.dtype | None = None,
+        leaves: Mapping[int, torch.Tensor] = MappingProxyType({}),
+        seed: int | None = None,
+        scale: float = 1.0,
+        tape: Tape | None = None,  # records; the weights are then the script's own
+    ) -> tuple[float, list[torch.Tensor | None], dict[int, Any]]:
         if not self._inside.isdisjoint(substitutes):
             raise Unavailable("the operation lies inside of an autograd function of the script's")
-        leaves = leaves or {}
         environment: dict[int, Any] = {}
         for each in self.leaves:
+            if tape is not None and each.requires_grad and each.is_leaf:
+                environment[id(each)] = each
+                continue
             fresh = leaves.get(id(each), each).detach().clone()
             if dtype is not None and fresh.dtype in FLOATS:
                 fresh = fresh.to(dtype)
@@ -167,7 +211,11 @@ class Replay:
         def look(tensor: Any) -> Any:
             return environment.get(id(tensor), tensor)
 
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.enable_grad(),
+            tape or contextlib.nullcontext(),
+        ):
             if seed is None:
                 torch.set_rng_state(self._random_state)
             else:
@@ -175,11 +223,19 @@ class Replay:
             try:
                 self._forward(substitutes, environment, look, dtype)
                 loss = sum(look(root).double().sum() for root in self.roots)
+                if tape is not None:
+                    tape.backward_begins()
                 gradients = torch.autograd.grad(loss * scale, wanted, allow_unused=True)
             except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
                 line = (str(error).splitlines() or [type(error).__name__])[0]
                 raise Unavailable(f"the step cannot be run so: {line}") from None
-        return float(loss.detach()), [None if g is None else g.detach() for g in gradients]
+            finally:
+                if tape is not None:
+                    tape.backward = 0
+        found: list[torch.Tensor | None] = [
+            None if each is None else each.detach() for each in gradients
+        ]
+        return float(loss.detach()), found, environment
 
     def _forward(
         self,

@@ -9,7 +9,7 @@ from harness.diagnosis.accuse import report, root_of
 from harness.diagnosis.cause import Evidence
 from harness.diagnosis.chain import Chain
 from harness.diagnosis.flow import Origin
-from harness.diagnosis.moving import bad_gradients
+from harness.diagnosis.moving import suspects
 
 if TYPE_CHECKING:
     from harness.diagnosis.session import Session
@@ -48,9 +48,8 @@ class Scaling:
             return
         self.skips += 1
         with session.quiet():
-            session.look()
             origins: set[Origin] = set()
-            for each in bad_gradients(optimizer):
+            for each in suspects(session, optimizer):
                 origins |= session.flow.marks.of(each) or frozenset()
             root = root_of(origins)
         scale = scaler.get_scale()

@@ -16,6 +16,7 @@ from harness.diagnosis.flow import Flow, Known, key_of
 from harness.diagnosis.functions import wrap_functions
 from harness.diagnosis.history import History
 from harness.diagnosis.launches import wrap_launches
+from harness.diagnosis.light import Light
 from harness.diagnosis.moving import Moving
 from harness.diagnosis.numbers import is_finite
 from harness.diagnosis.optimizer_replay import weights_of
@@ -56,6 +57,7 @@ class Session:
         self.losses: list[torch.Tensor] = []
         self.moving = Moving(self)
         self.scaling = Scaling(self)
+        self.light = Light(self)
         self.over = False
         self.strict = False  # judge scaled gradients, too
         self.notes: list[str] = []
@@ -66,6 +68,7 @@ class Session:
         self.deepen = deepen
         self.tell = report
         self._wrapped: Wrapped | None = None
+        self._unused: Any = None  # the model that ran last, if no backward pass came yet
         self.awaiting: list[torch.Tensor] = []  # scalar losses gone bad, no backward yet
 
     # -- life ------------------------------------------------------------------------------------
@@ -96,8 +99,6 @@ class Session:
             self._wrapped = None
             if self._quiet:
                 self._exit_later = True  # the tape is not on the stack of modes now
-            elif self.moving.off:
-                self.moving.off = False
             else:
                 self.tape.off()
 
@@ -214,7 +215,7 @@ class Session:
             if all(module is not each for each in self.roots):
                 self.roots.append(module)
             if torch.is_grad_enabled():
-                if self.awaiting:
+                if self._unused is module:
                     self._guarded()
                 self.model_inputs = [
                     each
@@ -229,9 +230,10 @@ class Session:
             self.tape.modules.pop()
         if not self.tape.modules:
             self.model_output = output
+            self._unused = module if torch.is_grad_enabled() else None
 
     def _guarded(self) -> None:
-        """A new forward pass begins and a bad loss was never used: the script skipped it."""
+        """A new forward pass begins and no backward pass came: was the loss bad, and skipped?"""
         with self.quiet():
             self.look()
             bad = [each for each in self.awaiting if not is_finite(each)]
@@ -244,7 +246,10 @@ class Session:
             return
         self.moving.backward_begins()
         self.tape.backward_begins()
+        if self.light.on:
+            self.tape.off()
         self.backwards += 1
+        self._unused = None
         self.awaiting = []
         self.losses += [each for each in roots if each.is_floating_point()]
         self.step_roots += roots
@@ -255,11 +260,18 @@ class Session:
         self.tape.backward -= 1
         if self.over or self.tape.backward:
             return
+        if self.light.on:
+            self.tape.on()
         with self.quiet():
-            self.look()
             self.awaiting = []
             losses = list(self.scaling.unscaled.values()) or roots
-            bad = [each for each in losses if self.flow.marks.of(each) and not is_finite(each)]
+            if not self.light.on:
+                self.look()
+                bad = [each for each in losses if self.flow.marks.of(each) and not is_finite(each)]
+            else:
+                bad = [each for each in losses if not is_finite(each)]
+                if bad:
+                    self.look()
             hidden = False
             if not bad and (not self.scaling.active or self.strict) and self.flow.marks.held:
                 bad, hidden = self._bad_gradients(roots), True

@@ -67,6 +67,7 @@ class Silent:
         if step not in _SAMPLED:
             return
         self._measured += 1
+        session.look()
         loss = row.get("loss", 0.0)
         if row.get("gradient_norm") == 0.0 and loss:
             self._zero_gradients += 1
@@ -230,6 +231,8 @@ class Silent:
 
     def _vanished(self, session: "Session") -> None:
         """All gradients are 0: find where in the backward pass they became so."""
+        if session.light.on and not session.light.again():
+            return
         chain = Chain(session.tape.entries)
         for position, entry in enumerate(chain.entries):
             if entry.node is None:

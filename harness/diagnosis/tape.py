@@ -134,6 +134,7 @@ class Tape(TorchDispatchMode):
         self._bytes = 0
         self._full = full
         self._failed = failed
+        self.is_on = False  # by `on`, and not as a context
         self.recording = False  # inside an operation of the script
 
     @classmethod
@@ -232,11 +233,15 @@ class Tape(TorchDispatchMode):
 
     def on(self) -> None:
         """Record from here."""
-        self.__enter__()  # type: ignore[no-untyped-call]
+        if not self.is_on:
+            self.is_on = True
+            self.__enter__()  # type: ignore[no-untyped-call]
 
     def off(self) -> None:
         """Record no more."""
-        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if self.is_on:
+            self.is_on = False
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def backward_begins(self) -> None:
         """A backward pass is called."""
