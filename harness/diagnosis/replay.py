@@ -93,6 +93,13 @@ class Replay:
             for position, entry in enumerate(entries)
             if entry.grad_enabled and any(each.requires_grad for each in tensors_in(entry.out))
         )
+        # Run as well, for the random numbers that they take.
+        self._drawn = [
+            entry
+            for entry in entries[:start]
+            if torch.Tag.nondeterministic_seeded in entry.func.tags
+            and entry.kwargs.get("generator") is None
+        ]
         self.forward = [
             (position, entry)
             for position, entry in enumerate(entries[: last + 1])
@@ -244,6 +251,9 @@ class Replay:
         look: Look,
         dtype: torch.dtype | None,
     ) -> None:
+        with torch.no_grad():
+            for entry in self._drawn:
+                entry.func(*_mapped(entry.args, _copy, None), **_mapped(entry.kwargs, _copy, None))
         for position, entry in self.forward:
             args = _mapped(entry.args, look, dtype)
             kwargs = _mapped(entry.kwargs, look, dtype)
@@ -299,6 +309,10 @@ def _as_recorded(args: Any, recorded: Any) -> Any:
 # Run by one process alone, they wait for the others forever.
 _TALKING = ("c10d.", "_c10d_functional.")
 _HALF_TO_FLOAT = ("aten._softmax", "aten._log_softmax")
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().clone()
 
 
 def _mapped(value: Any, look: Look, dtype: torch.dtype | None) -> Any:
