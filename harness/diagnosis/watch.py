@@ -30,6 +30,9 @@ _Result = TypeVar("_Result")
 
 # Steps between full norms for the history, and between looks at the parameters themselves.
 _SAMPLE = 16
+# Entries up to which calls cost more than numbers.
+_SMALL = 1 << 14
+_ONE = torch.ones(())
 
 
 class _Abort(BaseException):
@@ -62,13 +65,14 @@ class Watch:
         self._handle: Any = None
         self._losses: list[torch.Tensor] = []
         self._unscaled: torch.Tensor | None = None
+        self._small: dict[int, bool] = {}  # optimiser -> whether its weights are
         self._skips = 0
         self._busy = False
         self._moving: Any = None  # the optimiser whose step is looked at
         self._redo: Callable[[], Any] | None = None
         self._inputs: tuple[Any, dict[str, Any]] | None = None
         self._output: Any = None
-        self._output_gradient: torch.Tensor | None = None
+        self._kept: torch.Tensor | None = None  # the model's output, which keeps its gradient
         self._random: Any = None
         self._base = os.getcwd()
 
@@ -148,16 +152,13 @@ class Watch:
             self._inputs = (args, kwargs)
             if self._redo is None:
                 self._random = _random_state()
-            self._output_gradient = None
 
     def _after_forward(self, module: Any, args: Any, output: Any) -> None:
         if not self._busy and isinstance(output, torch.Tensor) and output.requires_grad:
             self._output = output.detach()
-            if self._redo is None:
-                output.register_hook(self._keep_gradient)
-
-    def _keep_gradient(self, gradient: torch.Tensor) -> None:
-        self._output_gradient = gradient
+            if self._redo is None and not output.is_leaf:
+                output.retain_grad()  # a hook in Python would cost several times as much
+                self._kept = output
 
     def before_backward(self, roots: list[torch.Tensor]) -> None:
         if not self._busy:
@@ -178,32 +179,31 @@ class Watch:
             if each.grad is not None and each.grad.layout is torch.strided
         ]
         losses = [self._unscaled] if self._unscaled is not None else self._losses
-        with torch.no_grad():
-            sums = [each.sum() for each in losses if each is not None]
-            sums += [each.grad.sum() for each in parameters]
-            sampled = self.steps % _SAMPLE == 0
-            if sampled:
-                sums += [each.sum() for each in parameters]
-            if sums:
-                total = float(torch.stack([each.to(sums[0]) for each in sums]).sum())
-                if not math.isfinite(total) and self._truly_bad(losses, parameters):
-                    self._diagnose()
-                    return
-            if sampled and self._wrapped is not None:
-                rate = float(optimizer.param_groups[0]["lr"])
-                watched = {"output": self._output}
-                self.history.add(
-                    self.steps,
-                    [each for each in losses if each is not None],
-                    parameters,
-                    watched,
-                    {"rate": rate},
-                )
+        sampled = self.steps % _SAMPLE == 0
+        # Nothing here asks for gradients: losses are detached, and gradients have none.
+        sums = [each if each.dim() == 0 else each.sum() for each in losses]
+        gradients = [each.grad for each in parameters]
+        finite = True
+        if self._small.get(id(optimizer)) is None:
+            self._small[id(optimizer)] = _are_small(optimizer)
+        if gradients and self._small[id(optimizer)] and not gradients[0].requires_grad:
+            finite = _quickly(gradients)
+        else:
+            sums += [each.sum() for each in gradients]
+        if sampled:
+            sums += [each.detach().sum() for each in parameters]
+        if not (finite and _all_finite(sums)) and self._truly_bad(losses, parameters):
+            self._diagnose()
+        elif sampled and self._wrapped is not None:
+            rate = float(optimizer.param_groups[0]["lr"])
+            watched = {"output": self._output}
+            with torch.no_grad():
+                self.history.add(self.steps, losses, parameters, watched, {"rate": rate})
 
     def after_step(self, optimizer: Any) -> None:
         if self._optimizers is None or id(optimizer) == self._optimizers[0]:
             self.steps += 1
-        self._losses, self._unscaled = [], None
+        self._losses, self._unscaled, self._kept = [], None, None
 
     def closure_entered(self, optimizer: Any) -> None: ...
     def optimizer_made(self, optimizer: Any) -> None: ...
@@ -296,7 +296,7 @@ class Watch:
         args, kwargs = self._inputs
         output = self.model(*args, **kwargs)
         if isinstance(output, torch.Tensor) and output.requires_grad:
-            gradient = self._output_gradient
+            gradient = None if self._kept is None else self._kept.grad
             if gradient is None or not is_finite(gradient):
                 gradient = torch.ones_like(output)
             torch.autograd.backward(output, gradient)
@@ -325,6 +325,32 @@ class Watch:
                 "the model's output and backward(), which only Watch.step can run again",
             ),
         )
+
+
+def _are_small(optimizer: Any) -> bool:
+    """Whether all weights are small, in fp32 and on the CPU."""
+    weights = [each for group in optimizer.param_groups for each in group["params"]]
+    return len(weights) > 1 and all(
+        each.dtype is torch.float32 and each.numel() <= _SMALL and each.device.type == "cpu"
+        for each in weights
+    )
+
+
+def _quickly(gradients: list[torch.Tensor]) -> bool:
+    """Whether small gradients are finite, in one call for all.
+
+    It is the check that a GradScaler makes, with a scale of 1: each entry is multiplied by 1.
+    """
+    found = torch.zeros(())
+    torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, _ONE)
+    return not found.item()
+
+
+def _all_finite(sums: list[torch.Tensor]) -> bool:
+    """Whether single numbers are finite; one wait for a device."""
+    if any(each.device.type != "cpu" for each in sums):
+        sums = [torch.stack([each.to(sums[0]) for each in sums]).sum()]
+    return all(math.isfinite(each.item()) for each in sums)
 
 
 def _uncompiled() -> contextlib.AbstractContextManager[Any]:
