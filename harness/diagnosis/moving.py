@@ -104,7 +104,7 @@ class Moving:
             else:
                 bad = _marked_weights(session, optimizer)
         if bad and unwatched:
-            self._accuse(optimizer)
+            self.accuse(optimizer)
         elif bad:
             accuse(session, bad)
         elif not session.scaling.active:
@@ -155,7 +155,7 @@ class Moving:
             return True
         return any(each.dtype in (torch.float16, torch.bfloat16) for each in weights_of(optimizer))
 
-    def _accuse(self, optimizer: Any) -> None:
+    def accuse(self, optimizer: Any) -> None:
         """An unwatched step made weights that are not finite from finite gradients.
 
         It is run again on copies, its weights and state without what is not finite, with the tape

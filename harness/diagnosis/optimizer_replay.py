@@ -55,7 +55,7 @@ def twin_of(
             twin.state[theirs].clear()
         if state:
             twin.state[theirs].update({key: _copied(each) for key, each in state.items()})
-        gradient = None if ours.grad is None else ours.grad.detach().clone()
+        gradient = None if ours.grad is None else _finite(ours.grad.detach()).clone()
         theirs.grad = None
         theirs.data = start.clone() if dtype is None else start.to(dtype)
         if gradient is not None:

@@ -4,7 +4,6 @@ Every step costs one sum per gradient and one synchronisation, before the optimi
 something is not finite is the step run again under the tape, with the random state it began with.
 """
 
-import contextlib
 import math
 import os
 import sys
@@ -15,7 +14,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from harness.diagnosis.deepen import deepen
 from harness.diagnosis.finding import Diagnosis, Finding, outcome_of
 from harness.diagnosis.findings import advice, explain, spell
 from harness.diagnosis.frames import user_frame
@@ -23,7 +21,8 @@ from harness.diagnosis.history import History
 from harness.diagnosis.numbers import is_finite, range_of
 from harness.diagnosis.render import of_finding
 from harness.diagnosis.scaling import SKIPS
-from harness.diagnosis.session import OWN_FAILURE, Session
+from harness.diagnosis.second_run import Abort, Failed, find, random_state
+from harness.diagnosis.session import OWN_FAILURE
 from harness.diagnosis.steps import Wrapped, listen
 
 _Result = TypeVar("_Result")
@@ -33,10 +32,6 @@ _SAMPLE = 16
 # Entries up to which calls cost more than numbers.
 _SMALL = 1 << 14
 _ONE = torch.ones(())
-
-
-class _Abort(BaseException):
-    """Ends the second run of a step where its optimiser would move."""
 
 
 class Watch:
@@ -66,6 +61,7 @@ class Watch:
         self._losses: list[torch.Tensor] = []
         self._unscaled: torch.Tensor | None = None
         self._small: dict[int, bool] = {}  # optimiser -> whether its weights are
+        self._seen: set[int] = set()  # optimisers of the training
         self._skips = 0
         self._busy = False
         self._moving: Any = None  # the optimiser whose step is looked at
@@ -121,7 +117,7 @@ class Watch:
         """
         if self._wrapped is None:
             return function(*args, **kwargs)
-        self._random = _random_state()
+        self._random = random_state()
         buffers = list(self.model.buffers())
         before = [each.detach().clone() for each in buffers]
 
@@ -151,7 +147,7 @@ class Watch:
         if not self._busy and torch.is_grad_enabled():
             self._inputs = (args, kwargs)
             if self._redo is None:
-                self._random = _random_state()
+                self._random = random_state()
 
     def _after_forward(self, module: Any, args: Any, output: Any) -> None:
         if not self._busy and isinstance(output, torch.Tensor) and output.requires_grad:
@@ -168,7 +164,10 @@ class Watch:
 
     def before_step(self, optimizer: Any) -> None:
         if self._busy:
-            raise _Abort
+            if id(optimizer) in self._seen:
+                raise Abort
+            return  # a copy, on which a repair is tried
+        self._seen.add(id(optimizer))
         if self._optimizers is not None and id(optimizer) not in self._optimizers:
             return
         self._moving = optimizer
@@ -216,7 +215,7 @@ class Watch:
 
     def scaler_stepped(self, scaler: Any, optimizer: Any, ran: bool) -> None:
         if self._busy:
-            raise _Abort
+            raise Abort
         if ran:
             self._skips = 0
             return
@@ -246,36 +245,23 @@ class Watch:
         if self._wrapped is None or self._busy:
             return
         self._busy = True
-        parameters = list(self.model.parameters())
-        kept = [None if each.grad is None else each.grad.detach().clone() for each in parameters]
-        for each in parameters:
-            each.grad = None
-        now = _random_state()
-        session = Session(base=self._base, deepen=lambda *known: deepen(*known, save=self._save))
-        session.history = self.history
-        session.strict = True
-        session.start()
-        if self._moving is not None:
-            session.optimizers = {id(self._moving): self._moving}
-            session.attempts = {id(self._moving): self.steps}
-        session.roots = [self.model]
         try:
-            with torch.enable_grad():
-                _restore(self._random)
-                session.random_state = torch.get_rng_state()
-                with contextlib.suppress(_Abort), _uncompiled():
-                    if self._redo is not None:
-                        self._redo()
-                    elif self._inputs is not None:
-                        self._again()
-            session.finish(failed=True)
+            finding = find(
+                Failed(
+                    model=self.model,
+                    optimizer=self._moving,
+                    number=self.steps,
+                    history=self.history,
+                    base=self._base,
+                    save=self._save,
+                    random_state=self._random,
+                    redo=self._redo,
+                    inputs=self._inputs,
+                    output_gradient=None if self._kept is None else self._kept.grad,
+                )
+            )
         finally:
-            session.stop()
-            _restore(now)
-            for parameter, gradient in zip(parameters, kept, strict=True):
-                parameter.grad = gradient
             self._busy = False
-        finding = next((each for each in session.findings if each.kind == "nonfinite"), None)
         finding = finding or self._outside()
         if cause is not None:
             finding = replace(
@@ -285,21 +271,11 @@ class Watch:
                     cause, finding.op, finding.inputs, f"below 1 in {self._skips} skips"
                 ),
             )
-        finding = replace(finding, step=self.steps)
+        at = self.steps - 1 if finding.phase == "optimizer" else self.steps
+        finding = replace(finding, step=at)
         self.findings.append(finding)
         self._detach()
         self._on_finding(finding)
-
-    def _again(self) -> None:
-        """The model's own forward and backward pass."""
-        assert self._inputs is not None
-        args, kwargs = self._inputs
-        output = self.model(*args, **kwargs)
-        if isinstance(output, torch.Tensor) and output.requires_grad:
-            gradient = None if self._kept is None else self._kept.grad
-            if gradient is None or not is_finite(gradient):
-                gradient = torch.ones_like(output)
-            torch.autograd.backward(output, gradient)
 
     def _outside(self) -> Finding:
         """The model is sound at this step: it happened in the loss, between model and backward."""
@@ -353,28 +329,8 @@ def _all_finite(sums: list[torch.Tensor]) -> bool:
     return all(math.isfinite(each.item()) for each in sums)
 
 
-def _uncompiled() -> contextlib.AbstractContextManager[Any]:
-    """Compiled functions as they are written, where the compiler is in use at all."""
-    if "torch._dynamo" not in sys.modules:
-        return contextlib.nullcontext()
-    eager: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return eager
-
-
 def _as_list(optimizer: Any) -> list[Any]:
     return list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
-
-
-def _random_state() -> Any:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    return torch.get_rng_state(), cuda
-
-
-def _restore(state: Any) -> None:
-    if state is not None:
-        torch.set_rng_state(state[0])
-        if state[1] is not None:
-            torch.cuda.set_rng_state_all(state[1])
 
 
 def _print(finding: Finding) -> None:
