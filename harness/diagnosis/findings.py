@@ -9,7 +9,7 @@ from harness.diagnosis import words
 from harness.diagnosis.cause import Evidence, Verdict, judge, numbers_of
 from harness.diagnosis.finding import Finding, Fix, TensorRange
 from harness.diagnosis.flow import Origin
-from harness.diagnosis.frames import location, module_path
+from harness.diagnosis.frames import location, module_path, source
 
 _DTYPES = {
     "fp16": torch.float16,
@@ -61,6 +61,7 @@ def make(
         op=verdict.op,
         module=module_path(shown.module, roots) if shown else None,
         location=location(shown.where, base) if shown else None,
+        source=source(shown.where) if shown else None,
         value=origin.value,
         cause=word,
         explanation=explain(

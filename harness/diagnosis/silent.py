@@ -10,7 +10,7 @@ from harness.diagnosis.chain import Chain
 from harness.diagnosis.finding import Finding, Fix
 from harness.diagnosis.findings import explain, with_advice
 from harness.diagnosis.flow import Origin, all_of
-from harness.diagnosis.frames import location, module_path, user_frame
+from harness.diagnosis.frames import location, module_path, source, user_frame
 from harness.diagnosis.mismatch import scan
 from harness.diagnosis.numbers import is_finite, range_of, short
 from harness.diagnosis.optimizer_replay import try_steps
@@ -318,6 +318,7 @@ class Silent:
             detail=detail,
             module=module_path(entry.module, session.roots),
             where=where,
+            text=source(entry.where),
             inputs=tuple(map(range_of, inputs_of(entry)[:4])),
             phase=entry.phase,
             fixes=try_silent(session, cause, chain, position) if session.deepen else (),
@@ -333,6 +334,7 @@ class Silent:
         phase: str = "forward",
         module: str | None = None,
         where: str | None = None,
+        text: str | None = None,  # of that line
         inputs: tuple[Any, ...] = (),
         step: int | None = None,
         fixes: tuple[Fix, ...] = (),
@@ -346,6 +348,7 @@ class Silent:
             op=op,
             module=module,
             location=where,
+            source=text,
             value="zero" if cause in ("dead_output", "epsilon_underflow", "lost_update") else None,
             cause=cause,
             explanation=explain(cause, op, inputs, detail),
