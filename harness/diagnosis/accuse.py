@@ -9,6 +9,7 @@ from harness.diagnosis.cause import Evidence
 from harness.diagnosis.chain import Chain
 from harness.diagnosis.flow import Origin, all_of
 from harness.diagnosis.frames import called_from
+from harness.diagnosis.measure import measure
 from harness.diagnosis.numbers import is_finite, range_of
 from harness.diagnosis.tape import Entry, inputs_of, outputs_of
 
@@ -25,7 +26,7 @@ def accuse(session: "Session", bad: list[torch.Tensor], **more: Any) -> None:
     if root is None:
         root = _unseen(session)
     if not session.history.rows or session.history.rows[-1]["step"] != session.step:
-        session.measure(next(iter(session.optimizers.values()), None))
+        measure(session, next(iter(session.optimizers.values()), None))
     report(session, root, **more)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from harness.diagnosis.accuse import accuse, is_torchs, report, root_of
 from harness.diagnosis.flow import Flow, Known, Origin
+from harness.diagnosis.measure import measure
 from harness.diagnosis.numbers import is_finite, range_of
 from harness.diagnosis.optimizer_replay import Before, step_of, twin_of, weights_of
 from harness.diagnosis.replay import Replay, Unavailable
@@ -44,7 +45,7 @@ class Moving:
             return
         session.optimizers.setdefault(id(optimizer), optimizer)
         self.start = None
-        session.measure(optimizer)
+        measure(session, optimizer)
         with session.quiet():
             session.silent.before_step(session, optimizer)
             self._remember()

@@ -17,6 +17,7 @@ from harness.diagnosis.functions import wrap_functions
 from harness.diagnosis.history import History
 from harness.diagnosis.launches import wrap_launches
 from harness.diagnosis.light import Light
+from harness.diagnosis.measure import marked_gradients, measure
 from harness.diagnosis.moving import Moving
 from harness.diagnosis.numbers import is_finite
 from harness.diagnosis.optimizer_replay import weights_of
@@ -274,20 +275,12 @@ class Session:
                     self.look()
             hidden = False
             if not bad and (not self.scaling.active or self.strict) and self.flow.marks.held:
-                bad, hidden = self._bad_gradients(roots), True
+                bad, hidden = marked_gradients(self, roots), True
         if bad:
             accuse(self, bad, hidden=hidden)
         elif not self.optimizers and not self.tape.dropped:
-            self.measure(None)
+            measure(self, None)
             self.forget()
-
-    def _bad_gradients(self, roots: list[torch.Tensor]) -> list[torch.Tensor]:
-        parameters = self.parameters() or _leaves(roots)
-        return [
-            each.grad
-            for each in parameters
-            if each.grad is not None and self.flow.marks.of(each.grad) and not is_finite(each.grad)
-        ]
 
     def parameters(self) -> list[torch.Tensor]:
         """What the optimisers move."""
@@ -295,28 +288,6 @@ class Session:
 
     def optimizer_made(self, optimizer: Any) -> None:
         self.optimizers[id(optimizer)] = optimizer
-
-    def measure(self, optimizer: Any) -> None:
-        with self.quiet():
-            parameters = (
-                [each for group in optimizer.param_groups for each in group["params"]]
-                if optimizer is not None
-                else _leaves(self.losses)
-            )
-            output = self.model_output
-            watched = {"output": output} if isinstance(output, torch.Tensor) else {}
-            if self.model_inputs:
-                watched["input"] = self.model_inputs[0]
-            settings = {}
-            if optimizer is not None:
-                settings["rate"] = float(optimizer.param_groups[0]["lr"])
-            if self.scaling.scale is not None:
-                settings["scale"] = self.scaling.scale
-            losses = list(self.scaling.unscaled.values()) or self.losses[:8]
-            row = self.history.add(self.step, losses, parameters, watched, settings)
-            self.silent.measured(self, row, parameters)
-        self.losses = []
-        self.scaling.unscaled = {}
 
     def before_step(self, optimizer: Any) -> None:
         self.optimizer = optimizer
@@ -349,20 +320,3 @@ class Session:
         if not self.over:
             with self.quiet():
                 self.silent.clipped(self, parameters, norm, limit)
-
-
-def _leaves(roots: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Tensors whose `.grad` a backward pass from these roots fills."""
-    found: list[torch.Tensor] = []
-    seen: set[Any] = set()
-    todo = [each.grad_fn for each in roots if each.grad_fn is not None]
-    while todo:
-        node = todo.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, torch.Tensor):
-            found.append(variable)
-        todo += [following for following, _ in node.next_functions if following is not None]
-    return found
