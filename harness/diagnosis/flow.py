@@ -15,10 +15,19 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from harness.diagnosis.chain import scalars
 from harness.diagnosis.finding import TensorRange
+from harness.diagnosis.functions import Applied
 from harness.diagnosis.intended import is_mask
 from harness.diagnosis.launches import Launch
 from harness.diagnosis.numbers import is_finite, kinds, range_of
-from harness.diagnosis.tape import Entry, Plan, inputs_of, outputs_of, plan_of
+from harness.diagnosis.tape import (
+    Entry,
+    Plan,
+    inputs_of,
+    is_checked,
+    outputs_of,
+    plan_of,
+    tensors_in,
+)
 
 # They put data together, or move it.
 _LOADING = frozenset(
@@ -51,6 +60,17 @@ _LOADING = frozenset(
     ]
 )
 
+_OVERWRITING = frozenset(
+    [
+        "aten.fill_",
+        "aten.copy_",
+        "aten.index_put_",
+        "aten.masked_fill_",
+        "aten.index_fill_",
+        "aten.scatter_",
+        "aten.masked_scatter_",
+    ]
+)
 _SHRINKING = ("aten.mul_", "aten._foreach_mul_")
 
 _CONSTANTS = ("aten.scalar_tensor", "aten.full", "aten.full_like", "aten.fill", "aten.fill_")
@@ -196,7 +216,8 @@ class Flow:
             if "aten.empty" in plan_of(entry.func).name and entry.out.layout is torch.strided
         }
         for position, entry, bad in bad_entries(entries):
-            self._one(position + start, entry, bad, step, known)
+            if not _spoilt_later(entries, position, bad):
+                self._one(position + start, entry, bad, step, known)
 
     def _one(
         self, position: int, entry: Entry, bad: list[torch.Tensor], step: int, known: "Known"
@@ -341,6 +362,30 @@ def _ranges(entry: Entry, bad: list[torch.Tensor]) -> tuple[TensorRange, ...]:
     if isinstance(entry.func, Launch):
         inputs = [each for each in inputs if all(each is not other for other in bad)]
     return tuple(map(range_of, inputs[:8]))
+
+
+def _spoilt_later(entries: list[Entry], position: int, bad: list[torch.Tensor]) -> bool:
+    """Whether its result was finite, and a later operation wrote into it, such as `y[3] = nan`."""
+    entry = entries[position]
+    if entry.node is not None or plan_of(entry.func).writes or not inputs_of(entry):
+        return False
+    if isinstance(entry.func, (Launch, Applied)) or entry.kwargs.get("generator") is not None:
+        return False
+    places = {key_of(each) for each in bad}
+    written = any(
+        isinstance(later.args[0], torch.Tensor)
+        and later.args[0].layout is torch.strided
+        and key_of(later.args[0]) in places
+        for later in entries[position + 1 :]
+        if plan_of(later.func).name in _OVERWRITING and later.args
+    )
+    if not written:
+        return False
+    try:
+        out = entry.func(*entry.args, **entry.kwargs)
+    except (RuntimeError, TypeError, ValueError):
+        return False  # its inputs have changed, too
+    return all(is_finite(each) for each in tensors_in(out) if is_checked(each))
 
 
 def _written(plan: Plan, entry: Entry) -> tuple[int, ...]:
