@@ -344,6 +344,8 @@ class Known:
         weights = getattr(entry.module, "_parameters", {}).values()
         if any(weight is not None and key_of(weight) == key for weight in weights):
             return "parameter"
+        if "loss" in plan_of(entry.func).name and len(entry.args) > 1 and entry.args[1] is tensor:
+            return "target"
         if key in self.inputs or entry.module is not None or not self.inputs:
             return "data"
         return "target"

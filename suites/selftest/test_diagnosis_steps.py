@@ -8,7 +8,7 @@ import harness
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.light import Light
 from suites.selftest.diagnosis_programs import PROGRAMS
-from suites.selftest.diagnosis_programs.program import linear, normal
+from suites.selftest.diagnosis_programs.program import Program, linear, normal
 from suites.selftest.diagnosis_score import Mark, diagnose
 
 BY_NAME = {program.name: program for program in PROGRAMS}
@@ -158,3 +158,47 @@ def test_watch_looks_at_each_loss_that_a_closure_makes() -> None:
             optimizer.step(closure)
     (finding,) = said
     assert finding.step == 3
+
+
+def sound(broken: bool) -> None:
+    """Convolution, batch norm, dropout, autocast, a scaler, clipping, a schedule, an average of the
+    weights, an LSTM with another optimiser, and an evaluation between the steps."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3)),
+        *(nn.Flatten(), nn.Linear(144, 5)),
+    )
+    first = torch.optim.AdamW(net.parameters(), 1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(first, 0.01, total_steps=30)
+    scaler = torch.amp.GradScaler("cpu")
+    average = {key: each.clone() for key, each in net.state_dict().items()}
+    lstm = nn.LSTM(4, 8)
+    second = torch.optim.Adagrad(lstm.parameters(), 0.1)
+    for _ in range(30):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = net(torch.rand(6, 1, 8, 8))
+            loss = nn.functional.cross_entropy(logits, torch.randint(0, 5, (6,)))
+        first.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.unscale_(first)
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        scaler.step(first)
+        scaler.update()
+        schedule.step()
+        for key, each in net.state_dict().items():
+            if each.is_floating_point():
+                average[key].lerp_(each, 0.01)
+        out, _ = lstm(torch.randn(5, 3, 4))
+        second.zero_grad()
+        out.pow(2).mean().backward()
+        second.step()
+        net.eval()
+        with torch.no_grad():
+            net(torch.rand(2, 1, 8, 8)).argmax(1)
+        net.train()
+
+
+def test_a_sound_training_of_many_parts_is_clean() -> None:
+    """No finding, and no note of an own failure."""
+    diagnosis = diagnose(Program("sound", sound, (), ()), False)
+    assert (diagnosis.outcome, diagnosis.notes) == ("clean", ())
