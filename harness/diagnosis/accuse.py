@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.diagnosis import findings as making
-from harness.diagnosis.cause import Evidence
+from harness.diagnosis.cause import Evidence, several_ranks
 from harness.diagnosis.chain import Chain
 from harness.diagnosis.flow import Origin, all_of
 from harness.diagnosis.frames import called_from
@@ -51,14 +51,15 @@ def root_of(origins: set[Origin]) -> Origin | None:
 
 
 def _unseen(session: "Session") -> Origin:
-    """Written by code that torch does not see, such as a library's own kernel."""
+    """Written by code that torch does not see: a library's own kernel, or the other ranks."""
+    among_ranks = session.step_roots and several_ranks()
     return Origin(
         order=session.flow.order,
         step=session.step,
-        kind="raw",
+        kind="rank" if among_ranks else "raw",
         entry=None,
-        name="unknown",
-        phase="forward",
+        name="c10d.allreduce_" if among_ranks else "unknown",
+        phase="backward" if among_ranks else "forward",
         value="nan",
         inputs=(),
         parents=frozenset(),

@@ -16,6 +16,16 @@ from harness.diagnosis.tape import Entry, plan_of
 GREW = 100.0
 
 
+def several_ranks() -> bool:
+    """Whether this process is one of several that train together."""
+    distributed = torch.distributed
+    return (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What a cause is judged by."""
@@ -32,12 +42,13 @@ class Evidence:
     def from_other_rank(self) -> bool:
         """Whether a reduction over the ranks, and no operation of this one, brought it."""
         entry = self.origin.entry
-        distributed = torch.distributed
-        if entry is None or not (distributed.is_available() and distributed.is_initialized()):
+        if self.origin.kind == "rank":
+            return True
+        if entry is None or not several_ranks():
             return False
         taken = getattr(entry.node, "name", str)().endswith("AccumulateGrad")
         reduced = self.origin.name.startswith(("c10d.", "_c10d_functional."))
-        return distributed.get_world_size() > 1 and (taken or reduced)
+        return taken or reduced
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,7 @@ def judge(evidence: Evidence) -> Verdict:
         "parameter": "initialization",
         "buffer": "poisoned_buffer",
         "raw": "unknown",
+        "rank": "unknown",
     }
     if origin.kind in fed:
         return Verdict(fed[origin.kind], origin.name, origin.position)

@@ -48,7 +48,8 @@ def make(
     shown = None
     if verdict.position is not None and verdict.position < len(evidence.chain.entries):
         shown = evidence.chain.entries[verdict.position]
-    shown = shown or origin.entry
+    unseen = origin.entry is None and origin.kind in ("raw", "rank")
+    shown = None if unseen else shown or origin.entry
     phase = "backward" if word == "masked_branch_gradient" else origin.phase
     if word in ("bad_data", "bad_target") and origin.kind in ("data", "target"):
         phase = "data"

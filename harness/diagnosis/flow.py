@@ -85,7 +85,7 @@ class Origin:
 
     order: int
     step: int
-    kind: str  # "birth", "mask" (intended), "data", "target", "parameter", "buffer", "raw"
+    kind: str  # "birth", "mask" (intended), "data", "target", "parameter", "buffer", "raw", "rank"
     entry: Entry | None
     name: str  # "aten.log"
     phase: str
