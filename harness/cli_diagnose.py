@@ -31,10 +31,16 @@ def diagnose(
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise InputError(f"cannot write {json_file}: its directory does not exist")
     from harness.diagnosis.render import report
-    from harness.diagnosis.script import diagnose_script
+    from harness.diagnosis.script import diagnose_script, rank
 
+    number = rank()
+    if number is not None:
+        # Each rank is a script of its own, and writes files of its own.
+        suffix = f".rank{number.split()[0]}"
+        json_file = json_file and json_file.with_name(json_file.stem + suffix + json_file.suffix)
+        save = save and save / suffix[1:]
     diagnosis = diagnose_script(command[0], command[1:], save=save, grace=grace)
-    print(report(diagnosis), file=sys.stderr, end="", flush=True)
+    print(report(diagnosis, rank=number), file=sys.stderr, end="", flush=True)
     if json_file is not None:
         text = json.dumps(diagnosis.to_plain(), indent=1, allow_nan=False) + "\n"
         try:

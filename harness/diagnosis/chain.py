@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from harness.diagnosis.functions import Applied
 from harness.diagnosis.tape import Entry, inputs_of, plan_of, tensors_in
 
 # Moves or renames values without changing them: the maker of a value lies behind these.
@@ -55,6 +56,8 @@ class Chain:
         self.entries = entries
         self._makers: dict[int, list[int]] = {}
         for position, entry in enumerate(entries):
+            if isinstance(entry.func, Applied):
+                continue  # its own operations tell more
             made = list(tensors_in(entry.out))
             for spot in plan_of(entry.func).writes:
                 made += list(tensors_in(entry.args[spot])) if spot < len(entry.args) else []
@@ -62,7 +65,7 @@ class Chain:
                 self._makers.setdefault(id(each), []).append(position)
         self.by_sequence: dict[int, int] = {}
         for position, entry in enumerate(entries):
-            if entry.node is None:
+            if entry.node is None and not isinstance(entry.func, Applied):
                 self.by_sequence.setdefault(entry.sequence, position)
 
     def maker(self, tensor: Any, before: int) -> int | None:

@@ -26,11 +26,13 @@ def main() -> None:
     sys.path[0] = task["checkout"]
     script, arguments = sys.argv[2], sys.argv[3:]
     from harness.diagnosis.answer import Answer
-    from harness.diagnosis.deepen import deepen
     from harness.diagnosis.finding import Diagnosis
-    from harness.diagnosis.session import Session
 
     answer = Answer(Path(task["answer"]))
+    code = _compiled(script, answer)
+    from harness.diagnosis.deepen import deepen
+    from harness.diagnosis.session import Session
+
     base = os.path.dirname(os.path.abspath(script))
     session = Session(
         base=base,
@@ -43,7 +45,6 @@ def main() -> None:
     module.__dict__.update(
         __file__=script, __builtins__=__builtins__, __spec__=None, __cached__=None, __loader__=None
     )
-    code = _compiled(script, answer)
     sys.argv = [script, *arguments]
     sys.path[0] = base
     sys.modules["__main__"] = module

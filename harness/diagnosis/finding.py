@@ -48,6 +48,7 @@ class Finding:
     finite_in_fp64: bool | None = None
     reproduction: str | None = None
     fixes: tuple[Fix, ...] = ()
+    source: str | None = None  # the text of the line at `location`
     notes: tuple[str, ...] = ()  # why a field is None, and what else is worth knowing
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from harness.diagnosis import words
-from harness.diagnosis.cause import Evidence, Verdict, judge
+from harness.diagnosis.cause import Evidence, Verdict, judge, numbers_of
 from harness.diagnosis.finding import Finding, Fix, TensorRange
 from harness.diagnosis.flow import Origin
-from harness.diagnosis.frames import location, module_path
+from harness.diagnosis.frames import location, module_path, source
 
 _DTYPES = {
     "fp16": torch.float16,
@@ -48,7 +48,8 @@ def make(
     shown = None
     if verdict.position is not None and verdict.position < len(evidence.chain.entries):
         shown = evidence.chain.entries[verdict.position]
-    shown = shown or origin.entry
+    unseen = origin.entry is None and origin.kind in ("raw", "rank")
+    shown = None if unseen else shown or origin.entry
     phase = "backward" if word == "masked_branch_gradient" else origin.phase
     if word in ("bad_data", "bad_target") and origin.kind in ("data", "target"):
         phase = "data"
@@ -61,12 +62,14 @@ def make(
         op=verdict.op,
         module=module_path(shown.module, roots) if shown else None,
         location=location(shown.where, base) if shown else None,
+        source=source(shown.where) if shown else None,
         value=origin.value,
         cause=word,
-        explanation=explain(word, verdict.op, origin.inputs, detail or _detail(word, evidence)),
+        explanation=explain(
+            _wording(word, evidence), verdict.op, origin.inputs, detail or _detail(word, evidence)
+        ),
         inputs=origin.inputs,
         history=evidence.history.columns(),
-        fixes=advice(word),
         notes=_notes(evidence),
     )
     return finding, verdict
@@ -88,6 +91,13 @@ def advice(word: str) -> tuple[Fix, ...]:
     return ()
 
 
+def with_advice(tried: tuple[Fix, ...], word: str) -> tuple[Fix, ...]:
+    """What was tried; and advice, unless a repair held and leaves nothing to look for."""
+    if any(fix.verified for fix in tried) and word not in ("bad_data", "bad_target"):
+        return tried
+    return tried + advice(word)
+
+
 def spell(ranges: tuple[TensorRange, ...]) -> str:
     """The inputs' numbers in a few words."""
     said = []
@@ -101,6 +111,23 @@ def spell(ranges: tuple[TensorRange, ...]) -> str:
             text += f", {each.nonfinite} not finite"
         said.append(text)
     return "; ".join(said) or "no floating-point inputs"
+
+
+def _wording(word: str, evidence: Evidence) -> str:
+    """The key of the explanation: a cause may need other words for one kind of operation."""
+    origin = evidence.origin
+    numbers = numbers_of(origin.entry) if origin.entry is not None else []
+    if (
+        word == "divergence"
+        and origin.phase == "optimizer"
+        and not all(map(math.isfinite, numbers))
+    ):
+        return "divergence/rate"
+    if word == "unknown" and evidence.from_other_rank:
+        return "unknown/rank"
+    if word == "bad_target" and "ctc_loss" in origin.name:
+        return "bad_target/ctc"
+    return word
 
 
 def _detail(word: str, evidence: Evidence) -> str:

@@ -6,6 +6,7 @@ gradient or a parameter that went bad leads back to its origins, and one that ne
 nobody.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -14,9 +15,19 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from harness.diagnosis.chain import scalars
 from harness.diagnosis.finding import TensorRange
+from harness.diagnosis.functions import Applied
 from harness.diagnosis.intended import is_mask
+from harness.diagnosis.launches import Launch
 from harness.diagnosis.numbers import is_finite, kinds, range_of
-from harness.diagnosis.tape import Entry, Plan, inputs_of, outputs_of, plan_of
+from harness.diagnosis.tape import (
+    Entry,
+    Plan,
+    inputs_of,
+    is_checked,
+    outputs_of,
+    plan_of,
+    tensors_in,
+)
 
 # They put data together, or move it.
 _LOADING = frozenset(
@@ -49,7 +60,20 @@ _LOADING = frozenset(
     ]
 )
 
+_OVERWRITING = frozenset(
+    [
+        "aten.fill_",
+        "aten.copy_",
+        "aten.index_put_",
+        "aten.masked_fill_",
+        "aten.index_fill_",
+        "aten.scatter_",
+        "aten.masked_scatter_",
+    ]
+)
 _SHRINKING = ("aten.mul_", "aten._foreach_mul_")
+
+_CONSTANTS = ("aten.scalar_tensor", "aten.full", "aten.full_like", "aten.fill", "aten.fill_")
 
 # Origins whose tensors are looked at closely in one step; a step that bears more is broken enough.
 CLOSE_LOOKS = 24
@@ -61,7 +85,7 @@ class Origin:
 
     order: int
     step: int
-    kind: str  # "birth", "mask" (intended), "data", "target", "parameter", "buffer", "raw"
+    kind: str  # "birth", "mask" (intended), "data", "target", "parameter", "buffer", "raw", "rank"
     entry: Entry | None
     name: str  # "aten.log"
     phase: str
@@ -87,14 +111,14 @@ class Marks:
         """The origins of what lies in the tensor's storage."""
         if tensor.layout is not torch.strided:
             return None
-        found = self.held.get(_key(tensor))
+        found = self.held.get(key_of(tensor))
         if found is None or found[0].expired():
             return None
         return found[1]
 
     def put(self, tensor: torch.Tensor, origins: frozenset[Origin]) -> None:
         """Mark a tensor's storage."""
-        self.held[_key(tensor)] = (StorageWeakRef(tensor.untyped_storage()), origins)
+        self.held[key_of(tensor)] = (StorageWeakRef(tensor.untyped_storage()), origins)
 
     def sweep(self) -> None:
         """Forget storages that are gone, and let go of the tensors that origins held."""
@@ -105,7 +129,8 @@ class Marks:
                 origin.fed = None
 
 
-def _key(tensor: torch.Tensor) -> int:
+def key_of(tensor: torch.Tensor) -> int:
+    """The storage that a tensor lies in, while it lives."""
     return int(tensor.untyped_storage()._cdata)
 
 
@@ -180,8 +205,19 @@ class Flow:
         known: "Known",
     ) -> None:
         """Mark what the entries made."""
+        known.literals = {
+            key_of(entry.out)
+            for entry in entries
+            if plan_of(entry.func).name in _CONSTANTS and any(map(math.isnan, scalars(entry)))
+        }
+        known.allocated = {
+            key_of(entry.out)
+            for entry in entries
+            if "aten.empty" in plan_of(entry.func).name and entry.out.layout is torch.strided
+        }
         for position, entry, bad in bad_entries(entries):
-            self._one(position + start, entry, bad, step, known)
+            if not _spoilt_later(entries, position, bad):
+                self._one(position + start, entry, bad, step, known)
 
     def _one(
         self, position: int, entry: Entry, bad: list[torch.Tensor], step: int, known: "Known"
@@ -231,9 +267,7 @@ class Flow:
                         name=plan.name,
                         phase=entry.phase,
                         value="nan" if "nan" in seen else "inf",
-                        inputs=tuple(map(range_of, inputs_of(entry)))[:8]
-                        if close and not mask
-                        else (),
+                        inputs=_ranges(entry, bad) if close and not mask else (),
                         parents=origins,
                         position=position,
                     )
@@ -261,13 +295,14 @@ class Flow:
                 return origin
         self.order += 1
         found = kinds(tensor)
+        role = known.role(tensor, entry)
         origin = Origin(
             order=self.order,
             step=step,
-            kind=known.role(tensor, entry),
+            kind=role,
             entry=entry,
             name=plan_of(entry.func).name,
-            phase="data",
+            phase="data" if role != "birth" else entry.phase,
             value="nan" if "nan" in found else "inf",
             inputs=(range_of(tensor),),
             parents=parents,
@@ -285,12 +320,13 @@ class Known:
 
     def __init__(self) -> None:
         self.inputs: set[int] = set()
-        self.raw: set[int] = set()
+        self.allocated: set[int] = set()  # without content, in this step
+        self.literals: set[int] = set()  # a NaN that is written in the code
 
     def is_buffer(self, tensor: torch.Tensor, entry: Entry) -> str | None:
         """The name of the running module's buffer that the tensor is, or None."""
         for name, buffer in getattr(entry.module, "_buffers", {}).items():
-            if buffer is not None and _key(buffer) == _key(tensor):
+            if buffer is not None and key_of(buffer) == key_of(tensor):
                 return str(name)
         return None
 
@@ -300,12 +336,16 @@ class Known:
             return "buffer"
         if isinstance(tensor, torch.nn.Parameter) or (tensor.requires_grad and tensor.is_leaf):
             return "parameter"
-        key = _key(tensor)
+        key = key_of(tensor)
+        if key in self.literals:
+            return "birth"  # chosen by a condition: the choice is the fault
+        if key in self.allocated:
+            return "raw"  # torch allocated it, and something else wrote into it
         weights = getattr(entry.module, "_parameters", {}).values()
-        if any(weight is not None and _key(weight) == key for weight in weights):
+        if any(weight is not None and key_of(weight) == key for weight in weights):
             return "parameter"
-        if key in self.raw:
-            return "raw"
+        if "loss" in plan_of(entry.func).name and len(entry.args) > 1 and entry.args[1] is tensor:
+            return "target"
         if key in self.inputs or entry.module is not None or not self.inputs:
             return "data"
         return "target"
@@ -316,6 +356,38 @@ def _is_loading(plan: Plan, entry: Entry) -> bool:
     if plan.name not in _LOADING or entry.phase != "forward" or entry.module is not None:
         return False
     return not (isinstance(entry.out, torch.Tensor) and entry.out.requires_grad)
+
+
+def _ranges(entry: Entry, bad: list[torch.Tensor]) -> tuple[TensorRange, ...]:
+    """The inputs' numbers. A kernel's outputs are among its arguments: those are left out."""
+    inputs = inputs_of(entry)
+    if isinstance(entry.func, Launch):
+        inputs = [each for each in inputs if all(each is not other for other in bad)]
+    return tuple(map(range_of, inputs[:8]))
+
+
+def _spoilt_later(entries: list[Entry], position: int, bad: list[torch.Tensor]) -> bool:
+    """Whether its result was finite, and a later operation wrote into it, such as `y[3] = nan`."""
+    entry = entries[position]
+    if entry.node is not None or plan_of(entry.func).writes or not inputs_of(entry):
+        return False
+    if isinstance(entry.func, (Launch, Applied)) or entry.kwargs.get("generator") is not None:
+        return False
+    places = {key_of(each) for each in bad}
+    written = any(
+        isinstance(later.args[0], torch.Tensor)
+        and later.args[0].layout is torch.strided
+        and key_of(later.args[0]) in places
+        for later in entries[position + 1 :]
+        if plan_of(later.func).name in _OVERWRITING and later.args
+    )
+    if not written:
+        return False
+    try:
+        out = entry.func(*entry.args, **entry.kwargs)
+    except (RuntimeError, TypeError, ValueError):
+        return False  # its inputs have changed, too
+    return all(is_finite(each) for each in tensors_in(out) if is_checked(each))
 
 
 def _written(plan: Plan, entry: Entry) -> tuple[int, ...]:

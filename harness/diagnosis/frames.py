@@ -1,5 +1,6 @@
 """Whose line is it: the innermost frame of the user's code, and the path of a module."""
 
+import linecache
 import os
 import sys
 import sysconfig
@@ -60,15 +61,26 @@ def location(
     """ "train.py:12"; None where no user's line is known."""
     if where.code is None:
         return None
-    line = where.code.co_firstlineno
-    for start, end, number in where.code.co_lines():
-        if start <= where.instruction < end and number is not None:
-            line = number
     file = where.code.co_filename
     if base and os.path.isabs(file):
         relative = os.path.relpath(file, base)
         file = file if relative.startswith("..") else relative
-    return f"{file}:{line}"
+    return f"{file}:{_line(where)}"
+
+
+def source(where: Where) -> str | None:
+    """The text of the line, where it can be read."""
+    if where.code is None:
+        return None
+    return linecache.getline(where.code.co_filename, _line(where)).strip() or None
+
+
+def _line(where: Where) -> int:
+    assert where.code is not None
+    for start, end, number in where.code.co_lines():
+        if start <= where.instruction < end and number is not None:
+            return number
+    return where.code.co_firstlineno
 
 
 def called_from(name: str, frame: FrameType | None = None) -> bool:

@@ -57,10 +57,15 @@ class History:
         names = list(dict.fromkeys(name for row in rows for name in row))
         return {name: [_plain(row.get(name)) for row in rows] for name in names}
 
-    def growth(self, name: str) -> float:
+    def growth(
+        self,
+        name: str,
+        before: int | None = None,  # only rows of earlier steps than this
+    ) -> float:
         """How many times its first value a number reached, by the last finite row."""
-        values = [row[name] for row in self.rows if math.isfinite(row.get(name, math.nan))]
-        if self.first is None or len(values) < 3:
+        rows = [row for row in self.rows if before is None or row["step"] < before]
+        values = [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]
+        if self.first is None or len(values) < 2:
             return 1.0
         start = abs(self.first.get(name, math.nan))
         if not math.isfinite(start):

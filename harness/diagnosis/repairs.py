@@ -41,6 +41,23 @@ def nan_to_num(func: Any, args: Any, kwargs: Any, look: Look) -> Any:
     return tuple(torch.nan_to_num(each) if each.is_floating_point() else each for each in out)
 
 
+def in_fp32(func: Any, args: Any, kwargs: Any, look: Look) -> Any:
+    """The operation on its inputs in fp32; what follows is promoted."""
+    low = (torch.float16, torch.bfloat16)
+    wide = [
+        each.float() if isinstance(each, torch.Tensor) and each.dtype in low else each
+        for each in args
+    ]
+    return func(*wide, **kwargs)
+
+
+def reset(tensor: torch.Tensor) -> torch.Tensor:
+    """A buffer without what is not finite."""
+    if not tensor.is_floating_point():
+        return tensor
+    return torch.where(tensor.isfinite(), tensor, torch.ones_like(tensor))
+
+
 def repaired(tensor: torch.Tensor) -> torch.Tensor:
     """A batch without its bad entries: not finite, or thousands of times beyond the others."""
     if not tensor.is_floating_point() or not tensor.numel():
@@ -99,6 +116,8 @@ def stable_formula(chain: Chain, position: int) -> Repair | None:
             position,
             lambda f, a, k, look: moved(F.logsigmoid(look(source.args[0])), look),
         )
+    if name == "aten.sum":
+        return _log_sum_exp(chain, position, made, moved)
     if name in ("aten.rsub", "aten.sub"):
         behind = next(
             (
@@ -116,6 +135,44 @@ def stable_formula(chain: Chain, position: int) -> Repair | None:
                 lambda f, a, k, look: moved(F.logsigmoid(-look(logit)).reshape(shape), look),
             )
     return None
+
+
+def _log_sum_exp(
+    chain: Chain,
+    position: int,  # of the logarithm
+    made: int,  # of the sum
+    moved: Callable[[Any, Look], Any],
+) -> Repair | None:
+    """log of a sum of exponentials, or of such a sum with weights."""
+    entry = chain.entries[made]
+    dims = entry.args[1] if len(entry.args) > 1 else None
+    keep = bool(entry.args[2]) if len(entry.args) > 2 else False
+    inner = chain.source(entry.args[0], made)
+    if inner is None or not dims:
+        return None
+    factors = [inner]
+    if chain.name(inner) == "aten.mul":
+        sources = [chain.source(each, inner) for each in chain.entries[inner].args[:2]]
+        factors = [each for each in sources if each is not None]
+    powers = [each for each in factors if chain.name(each) == "aten.exp"]
+    if not powers:
+        return None
+    exponent = chain.entries[powers[0]].args[0]
+    others = []
+    if chain.name(inner) == "aten.mul":
+        given = chain.entries[inner].args[:2]
+        sources = [chain.source(each, inner) for each in given]
+        others = [
+            each for each, made_at in zip(given, sources, strict=True) if made_at != powers[0]
+        ]
+
+    def substitute(f: Any, a: Any, k: Any, look: Look) -> Any:
+        terms = look(exponent)
+        for each in others:
+            terms = terms + torch.log(look(each))
+        return moved(torch.logsumexp(terms, dims, keep), look)
+
+    return Repair("logsumexp instead of log(sum(exp))", position, substitute)
 
 
 def lost_constants(chain: Chain, position: int) -> Iterator[Repair]:
@@ -154,7 +211,9 @@ def of_operation(cause: str, name: str, entry: Entry) -> Iterator[tuple[str, Sub
         return
     eps, edge = _EPS[first.dtype], _EDGE[first.dtype]
     top = torch.finfo(first.dtype).max
-    if cause in ("fully_masked", "bad_target") or (name in SOFTMAXES and cause != "overflow"):
+    if "ctc_loss" in name:
+        yield "zero_infinity=True: leave out what cannot be aligned", _finite_losses
+    elif cause in ("fully_masked", "bad_target") or (name in SOFTMAXES and cause != "overflow"):
         yield (
             "mask with a finite number instead of -inf",
             _inputs(lambda x: x.clamp(min=-top / 4) if x.is_floating_point() else x),
@@ -249,6 +308,12 @@ def _smooth_norm(eps: float) -> Substitute:
 def _guarded_nll(func: Any, args: Any, kwargs: Any, look: Look) -> Any:
     total, weight = func(args[0], args[1], args[2], 2, *args[4:])
     return total / weight.clamp(min=1), weight
+
+
+def _finite_losses(func: Any, args: Any, kwargs: Any, look: Look) -> Any:
+    # Position 5 is zero_infinity: backward leaves them out, too.
+    losses, *rest = func(*args[:5], *((0,) if len(args) < 5 else ()), True, **kwargs)
+    return torch.where(losses.isinf(), 0.0, losses), *rest
 
 
 def _guarded_reduction(func: Any, args: Any, kwargs: Any, look: Look) -> Any:

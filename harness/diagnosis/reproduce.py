@@ -13,7 +13,8 @@ import torch
 
 from harness.diagnosis.cause import Evidence, Verdict
 from harness.diagnosis.finding import Finding
-from harness.diagnosis.tape import outputs_of
+from harness.diagnosis.launches import Launch
+from harness.diagnosis.tape import outputs_of, tensors_in
 
 # Larger inputs are not written: a reproduction is something to attach to a bug report.
 _LIMIT = 256 << 20
@@ -46,6 +47,8 @@ def save_reproduction(
     entry = evidence.origin.entry
     if entry is None or not entry.args:
         return None, "no reproduction: the operation's inputs are gone"
+    if isinstance(entry.func, Launch):
+        return None, "no reproduction: a kernel is not a file of numbers; its inputs are above"
     if not outputs_of(entry):
         return None, "no reproduction: the operation has no floating-point result"
     args, kwargs = _plain(entry.args), _plain(entry.kwargs)
@@ -97,8 +100,6 @@ def _plain(value: Any) -> Any:
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
-    from harness.diagnosis.tape import tensors_in
-
     return list(tensors_in(value))
 
 

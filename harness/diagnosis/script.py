@@ -8,6 +8,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import harness
 from harness.diagnosis.answer import Answer
@@ -65,12 +66,25 @@ def diagnose_script(
 
 def _run(command: list[str], environment: dict[str, str]) -> int:
     with subprocess.Popen(command, env=environment) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                # The terminal sent it to the script, too: wait for its answer.
-                continue
+
+        def hand_on(number: int, frame: FrameType | None) -> None:
+            process.send_signal(number)
+
+        # Who ends this process (a batch system, torchrun) means the script: it is told, and its
+        # answer is waited for. The terminal tells both of an interrupt.
+        before = {each: signal.signal(each, hand_on) for each in (signal.SIGTERM, signal.SIGHUP)}
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return process.wait()
+        finally:
+            for number, each in before.items():
+                signal.signal(number, each)
+
+
+def rank() -> str | None:
+    """ "1 of 4" in one of several processes that torchrun started."""
+    number, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    return f"{number} of {count}" if number and count and count != "1" else None
 
 
 def _ending(status: int) -> str:

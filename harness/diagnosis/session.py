@@ -9,24 +9,24 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from harness.diagnosis import findings as making
+from harness.diagnosis.accuse import accuse, bad_outputs
 from harness.diagnosis.cause import Evidence, Verdict
-from harness.diagnosis.chain import Chain
 from harness.diagnosis.finding import Diagnosis, Finding, outcome_of
-from harness.diagnosis.flow import Flow, Known, Origin, _key, all_of
-from harness.diagnosis.frames import called_from
+from harness.diagnosis.flow import Flow, Known, key_of
+from harness.diagnosis.functions import wrap_functions
 from harness.diagnosis.history import History
-from harness.diagnosis.numbers import is_finite, range_of
-from harness.diagnosis.replay import Replay, Unavailable
+from harness.diagnosis.launches import wrap_launches
+from harness.diagnosis.light import Light
+from harness.diagnosis.measure import marked_gradients, measure
+from harness.diagnosis.moving import Moving
+from harness.diagnosis.numbers import is_finite
+from harness.diagnosis.optimizer_replay import weights_of
+from harness.diagnosis.scaling import Scaling
 from harness.diagnosis.silent import Silent
 from harness.diagnosis.steps import Wrapped, listen
-from harness.diagnosis.tape import Tape, inputs_of
+from harness.diagnosis.tape import Tape
 
-# Skipped steps in a row after which a scaler no longer looks for its scale: 2^16 halved to below 1.
-SKIPS = 17
 OWN_FAILURE = "the diagnosis itself failed"
-# Bytes of weights, and of a batch, that are kept to compare with.
-_REMEMBERED = 64 << 20
 
 Deepen = Callable[["Session", Finding, Verdict, Evidence], Finding]
 
@@ -45,41 +45,40 @@ class Session:
         self.history = History()
         self.flow = Flow()
         self.known = Known()
-        self.tape = Tape(self._look, self.failed)
+        self.tape = Tape(self.look, self.failed)
         self.silent = Silent(base)
         self.findings: list[Finding] = []
         self.attempts: dict[int, int] = {}  # optimiser -> steps begun
         self.optimizers: dict[int, Any] = {}
+        self.optimizer: Any = None  # that moved last
         self.backwards = 0
         self.roots: list[Any] = []  # outermost modules, the latest last
         self.model_inputs: list[torch.Tensor] = []
         self.model_output: Any = None
         self.losses: list[torch.Tensor] = []
-        self.unscaled: dict[int, torch.Tensor] = {}  # id of a scaled loss's scaler -> the loss
-        self.scaling = False
-        self.skips = 0
-        self.scale: float | None = None
+        self.moving = Moving(self)
+        self.scaling = Scaling(self)
+        self.light = Light(self)
         self.over = False
         self.strict = False  # judge scaled gradients, too
         self.notes: list[str] = []
         self._quiet = 0  # depth
         self._exit_later = False
-        self._off = False  # the tape is off for one optimiser step
         self.step_roots: list[torch.Tensor] = []  # what backward was called on in this step
         self.random_state = torch.get_rng_state()  # when the step's tape began
-        self.other_batch: list[torch.Tensor] = []  # data of an earlier step
-        self.first_weights: dict[int, torch.Tensor] = {}
-        self._deepen = deepen
-        self._report = report
+        self.deepen = deepen
+        self.tell = report
         self._wrapped: Wrapped | None = None
-        self._pending_skip: Origin | None = None
-        self._awaiting: list[torch.Tensor] = []  # scalar losses gone bad, no backward yet
+        self._unused: Any = None  # the model that ran last, if no backward pass came yet
+        self.awaiting: list[torch.Tensor] = []  # scalar losses gone bad, no backward yet
 
     # -- life ------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Attach to torch and switch the tape on."""
         self._wrapped = listen(self, module_hooks=True, failed=self.failed)
+        wrap_functions(self.tape, self._wrapped.keep)
+        wrap_launches(self._wrapped.wrap, self._wrapped.keep, self.tape.launch)
         self.tape.on()
 
     def failed(self, error: Exception) -> None:
@@ -143,7 +142,11 @@ class Session:
         notes += tuple(self.notes)
         steps = max(self.attempts.values(), default=self.backwards)
         if not self.attempts and not self.backwards:
-            notes += ("no training step was seen: no backward pass and no optimiser step",)
+            notes += (
+                "no training step was seen: no backward pass and no optimiser step in this "
+                "process. Training that runs in processes the script starts is not watched; "
+                "start such a script by torchrun, or diagnose the inner script itself",
+            )
         return Diagnosis(outcome_of(found), found, steps, notes)
 
     def finish(
@@ -160,26 +163,20 @@ class Session:
 
     def _finish(self, failed: bool) -> None:
         with self.quiet():
-            self._look()
-            bad = [each for each in self._awaiting if not is_finite(each)]
+            self.look()
+            bad = [each for each in self.awaiting if not is_finite(each)]
             if failed and not bad:
-                bad = [each for entry in self.tape.entries[-30:] for each in self._bad_of(entry)]
+                bad = [
+                    each for entry in self.tape.entries[-30:] for each in bad_outputs(self, entry)
+                ]
             if bad:
-                self._accuse(bad)
+                accuse(self, bad)
             if not self.over:
                 self.findings += self.silent.summary(self)
 
-    def _bad_of(self, entry: Any) -> list[torch.Tensor]:
-        outs = entry.out if isinstance(entry.out, (list, tuple)) else [entry.out]
-        return [
-            each
-            for each in outs
-            if isinstance(each, torch.Tensor) and self.flow.marks.of(each) and not is_finite(each)
-        ]
-
     # -- looking -----------------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Judge what the tape has gathered since the last look."""
         tape = self.tape
         with self.quiet():
@@ -197,111 +194,20 @@ class Session:
                         and out.requires_grad
                         and entry.phase == "forward"
                         and self.flow.marks.of(out)
-                        and not self.scaling
+                        and not self.scaling.active
                     ):
-                        self._awaiting = [out]
+                        self.awaiting = [out]
         if not self.backwards and len(tape.entries) > 20000:
-            self._forget()
+            self.forget()
 
-    def _accuse(self, bad: list[torch.Tensor], **more: Any) -> None:
-        """Something that matters is not finite: name its root."""
-        origins: set[Origin] = set()
-        for each in bad:
-            origins |= self.flow.marks.of(each) or frozenset()
-        root = self._root(origins)
-        if root is None:
-            root = self._unseen(bad[0])
-        self._note_step()
-        self.report(root, **more)
-
-    def _note_step(self) -> None:
-        """The failing step's own numbers close the history."""
-        if not self.history.rows or self.history.rows[-1]["step"] != self.step:
-            self._measure(next(iter(self.optimizers.values()), None))
-
-    def _root(self, origins: set[Origin]) -> Origin | None:
-        everything = all_of(origins)
-        poisoned = [each for each in origins if each.kind == "buffer"]
-        if poisoned:
-            return min(poisoned, key=lambda each: each.order)
-        guilty = [each for each in everything if not each.intended]
-        if guilty:
-            return min(guilty, key=lambda each: each.order)
-        literal = [each for each in everything if each.value == "nan" or each.entry is not None]
-        if literal:
-            first = min(literal, key=lambda each: each.order)
-            # Taken for a mask, and it spoilt the loss: so it was none.
-            first.kind = "birth" if first.name.startswith(("aten.log", "aten.add")) else "data"
-            if first.entry is not None:
-                first.inputs = tuple(map(range_of, inputs_of(first.entry)))
-            return first
-        return None
-
-    def _unseen(self, tensor: torch.Tensor) -> Origin:
-        """Written by code that torch does not see, such as a raw kernel."""
-        return Origin(
-            self.flow.order, self.step, "raw", None, "unknown", "forward", "nan", (), frozenset(), 0
-        )
-
-    def report(
-        self,
-        root: Origin,
-        *,
-        cause: str | None = None,  # where more than the operation decides it
-        detail: str | None = None,
-        hidden: bool = False,  # the loss is finite, the gradients are not
-    ) -> None:
-        """Make the finding of a root, deepen it, hand it on, and stop watching."""
-        if self.over:
-            return
-        self.over = True
-        chain = Chain(self.tape.entries)
-        evidence = Evidence(
-            origin=root,
-            chain=chain,
-            history=self.history,
-            model_inputs=self.model_inputs,
-            eps=min(
-                (
-                    group["eps"]
-                    for each in self.optimizers.values()
-                    for group in each.param_groups
-                    if "eps" in group
-                ),
-                default=None,
-            ),
-            in_clipping=root.entry is not None and root.phase == "forward" and self._clips(root),
-        )
-        if not self.step_roots:
-            self.step_roots = list(self._awaiting)
-        with self.quiet():
-            finding, verdict = making.make(
-                evidence,
-                roots=self.roots,
-                base=self.base,
-                cause=cause,
-                detail=detail,
-                hidden=hidden,
-            )
-            if self._deepen is not None:
-                finding = self._deepen(self, finding, verdict, evidence)
-        self.findings.append(finding)
-        self._forget()
-        self.stop()
-        if self._report is not None:
-            self._report(finding)
-
-    def _clips(self, root: Origin) -> bool:
-        return called_from("clip_grad_norm_")
-
-    def _forget(self) -> None:
+    def forget(self) -> None:
         self.tape.clear()
         self.flow.marks.sweep()
         self.flow.close = 0
         self.step_roots = []
         self.random_state = torch.get_rng_state()
         self.flow.births = []
-        self._awaiting = []
+        self.awaiting = []
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -310,14 +216,14 @@ class Session:
             if all(module is not each for each in self.roots):
                 self.roots.append(module)
             if torch.is_grad_enabled():
-                if self._awaiting:
+                if self._unused is module:
                     self._guarded()
                 self.model_inputs = [
                     each
                     for each in inputs
                     if isinstance(each, torch.Tensor) and each.is_floating_point()
                 ]
-                self.known.inputs.update(_key(each) for each in self.model_inputs)
+                self.known.inputs.update(key_of(each) for each in self.model_inputs)
         self.tape.modules.append(module)
 
     def left(self, module: Any, inputs: Any, output: Any) -> None:
@@ -325,22 +231,27 @@ class Session:
             self.tape.modules.pop()
         if not self.tape.modules:
             self.model_output = output
+            self._unused = module if torch.is_grad_enabled() else None
 
     def _guarded(self) -> None:
-        """A new forward pass begins and a bad loss was never used: the script skipped it."""
+        """A new forward pass begins and no backward pass came: was the loss bad, and skipped?"""
         with self.quiet():
-            self._look()
-            bad = [each for each in self._awaiting if not is_finite(each)]
+            self.look()
+            bad = [each for each in self.awaiting if not is_finite(each)]
         if bad:
-            self._accuse(bad)
-        self._awaiting = []
+            accuse(self, bad)
+        self.awaiting = []
 
     def before_backward(self, roots: list[torch.Tensor]) -> None:
         if self.tape.paused:  # a replay's own backward pass
             return
-        self.tape.backward += 1
+        self.moving.backward_begins()
+        self.tape.backward_begins()
+        if self.light.on:
+            self.tape.off()
         self.backwards += 1
-        self._awaiting = []
+        self._unused = None
+        self.awaiting = []
         self.losses += [each for each in roots if each.is_floating_point()]
         self.step_roots += roots
 
@@ -350,259 +261,62 @@ class Session:
         self.tape.backward -= 1
         if self.over or self.tape.backward:
             return
+        if self.light.on:
+            self.tape.on()
         with self.quiet():
-            self._look()
-            self._awaiting = []
-            losses = list(self.unscaled.values()) or roots
-            bad = [each for each in losses if self.flow.marks.of(each) and not is_finite(each)]
+            self.awaiting = []
+            losses = list(self.scaling.unscaled.values()) or roots
+            if not self.light.on:
+                self.look()
+                bad = [each for each in losses if self.flow.marks.of(each) and not is_finite(each)]
+            else:
+                bad = [each for each in losses if not is_finite(each)]
+                if bad:
+                    self.look()
             hidden = False
-            if not bad and (not self.scaling or self.strict) and self.flow.marks.held:
-                bad, hidden = self._bad_gradients(roots), True
+            if not bad and (not self.scaling.active or self.strict) and self.flow.marks.held:
+                bad, hidden = marked_gradients(self, roots), True
         if bad:
-            self._accuse(bad, hidden=hidden)
+            accuse(self, bad, hidden=hidden)
         elif not self.optimizers and not self.tape.dropped:
-            self._measure(None)
-            self._forget()
+            measure(self, None)
+            self.forget()
 
-    def _bad_gradients(self, roots: list[torch.Tensor]) -> list[torch.Tensor]:
-        parameters = self._parameters() or _leaves(roots)
-        return [
-            each.grad
-            for each in parameters
-            if each.grad is not None and self.flow.marks.of(each.grad) and not is_finite(each.grad)
-        ]
-
-    def _parameters(self) -> list[torch.Tensor]:
-        return [
-            each
-            for optimizer in self.optimizers.values()
-            for group in optimizer.param_groups
-            for each in group["params"]
-        ]
+    def parameters(self) -> list[torch.Tensor]:
+        """What the optimisers move."""
+        return [each for optimizer in self.optimizers.values() for each in weights_of(optimizer)]
 
     def optimizer_made(self, optimizer: Any) -> None:
         self.optimizers[id(optimizer)] = optimizer
 
-    def _measure(self, optimizer: Any) -> None:
-        with self.quiet():
-            parameters = (
-                [each for group in optimizer.param_groups for each in group["params"]]
-                if optimizer is not None
-                else _leaves(self.losses)
-            )
-            output = self.model_output
-            watched = {"output": output} if isinstance(output, torch.Tensor) else {}
-            if self.model_inputs:
-                watched["input"] = self.model_inputs[0]
-            settings = {}
-            if optimizer is not None:
-                settings["rate"] = float(optimizer.param_groups[0]["lr"])
-            if self.scale is not None:
-                settings["scale"] = self.scale
-            losses = list(self.unscaled.values()) or self.losses[:8]
-            row = self.history.add(self.step, losses, parameters, watched, settings)
-            self.silent.measured(self, row, parameters)
-        self.losses = []
-        self.unscaled = {}
-
     def before_step(self, optimizer: Any) -> None:
-        if self.over:
-            return
-        self.optimizers.setdefault(id(optimizer), optimizer)
-        self._measure(optimizer)
-        with self.quiet():
-            self.silent.before_step(self, optimizer)
-            self._remember()
-        norm = self.history.rows[-1].get("gradient_norm", 0.0)
-        if norm - norm != 0:
-            with self.quiet():
-                self._look()
-                bad = [
-                    each.grad
-                    for group in optimizer.param_groups
-                    for each in group["params"]
-                    if each.grad is not None and not is_finite(each.grad)
-                ]
-            if bad:
-                self._accuse(bad)
-                return
-        if not self._optimizer_is_watched(norm):
-            self._look()
-            self._off = True
-            self.tape.off()
-        self.tape.optimizer += 1
+        self.optimizer = optimizer
+        if not self.over:
+            self.moving.before(optimizer)
 
-    def _optimizer_is_watched(self, norm: float) -> bool:
-        """Optimisers run most of a step's operations, and seldom break: watched closely at first,
-        now and then, and when the numbers are such that they may."""
-        if self.step < 3 or self.step % 32 == 0 or not 1e-12 < norm < 1e12:
-            return True
-        return any(each.dtype in (torch.float16, torch.bfloat16) for each in self._parameters())
-
-    def _accuse_optimizer(self, optimizer: Any) -> None:
-        """An unwatched optimiser step made weights that are not finite from finite gradients."""
-        self.flow.order += 1
-        name = f"torch.optim.{type(optimizer).__name__}"
-        gradients = [
-            range_of(each.grad) for each in self._parameters()[:2] if each.grad is not None
-        ]
-        self.report(
-            Origin(
-                self.flow.order,
-                self.step,
-                "birth",
-                None,
-                name,
-                "optimizer",
-                "nan",
-                tuple(gradients),
-                frozenset(),
-                0,
-            ),
-            cause="divergence" if self.history.growth("weight_norm") > 10 else "optimizer_state",
-        )
-
-    def _remember(self) -> None:
-        """Now and then, keep a batch; once, the weights: to compare with when a step fails."""
-        if not self.first_weights and self.step == 0:
-            parameters = self._parameters()
-            if sum(each.nbytes for each in parameters) < _REMEMBERED:
-                self.first_weights = {id(each): each.detach().clone() for each in parameters}
-        if (self.step < 3 or self.step % 16 == 0) and not self.tape.dropped and self.step_roots:
-            with contextlib.suppress(Unavailable):
-                data = Replay(self.tape.entries, self.step_roots, self.random_state).data
-                if sum(each.nbytes for each in data) < _REMEMBERED:
-                    self.other_batch = [each.detach().clone() for each in data]
+    def closure_entered(self, optimizer: Any) -> None:
+        if not self.over:
+            self.moving.closure_entered(optimizer)
 
     def after_step(self, optimizer: Any) -> None:
-        if self.over:
-            return
-        self.tape.optimizer = max(self.tape.optimizer - 1, 0)
-        unwatched = self._off
-        if self._off:
-            self.tape.on()
-            self._off = False
-        with self.quiet():
-            self._look()
-            self.silent.after_step(self, optimizer)
-            bad = []
-            if unwatched:
-                bad = _not_finite(optimizer)
-                if bad:
-                    self._accuse_optimizer(optimizer)
-                    return
-            elif self.flow.marks.held:
-                bad = [
-                    each
-                    for group in optimizer.param_groups
-                    for each in group["params"]
-                    if self.flow.marks.of(each) and not is_finite(each)
-                ]
-        if bad:
-            self._accuse(bad)
-            return
-        if not self.scaling:
-            self._stepped(optimizer)
-
-    def _stepped(self, optimizer: Any) -> None:
-        self.attempts[id(optimizer)] = self.attempts.get(id(optimizer), 0) + 1
-        with self.quiet():
-            self.silent.step_ended(self)
-        # Several optimisers may share a forward pass: the tape goes when all have moved.
-        if self.over or self.tape.backward:
-            return
-        if len(set(self.attempts.values())) == 1 or len(self.tape.entries) > 20000:
-            self._forget()
+        if not self.over:
+            self.moving.after(optimizer)
 
     def scaled(self, scaler: Any, loss: Any) -> None:
-        if self.over:
-            return
-        self.scaling = True
-        if isinstance(loss, torch.Tensor):
-            self.unscaled[id(loss)] = loss
+        if not self.over:
+            self.scaling.scaled(scaler, loss)
 
     def unscaled_by(self, scaler: Any, optimizer: Any) -> None:
         self.silent.unscaled()
 
-    def clipped(self, parameters: list[torch.Tensor], norm: torch.Tensor) -> None:
-        if self.over:
-            return
-        with self.quiet():
-            self.silent.clipped(self, parameters, norm)
-
     def scaler_stepped(self, scaler: Any, optimizer: Any, ran: bool) -> None:
-        if self.over:
-            return
-        self.optimizers.setdefault(id(optimizer), optimizer)
-        if ran:
-            self.skips = 0
-            self._stepped(optimizer)
-            return
-        self.skips += 1
-        with self.quiet():
-            self._look()
-            bad = [
-                each.grad
-                for group in optimizer.param_groups
-                for each in group["params"]
-                if each.grad is not None and not is_finite(each.grad)
-            ]
-            origins: set[Origin] = set()
-            for each in bad:
-                origins |= self.flow.marks.of(each) or frozenset()
-            root = self._root(origins)
-        scale = scaler.get_scale()
-        if root is not None and (self.skips >= SKIPS or scale < 1):
-            self.report(
-                root, cause="loss_scale_collapse", detail=f"{scale:g} after {self.skips} skips"
-            )
-            return
-        if root is not None and root.entry is not None and self._at_any_scale(root):
-            self.report(root)
-            return
-        self._stepped(optimizer)
-
-    def _at_any_scale(self, root: Origin) -> bool:
-        """Whether no loss scale would have helped: it is not a number that grew too large."""
-        evidence = Evidence(root, Chain(self.tape.entries), self.history, [])
-        with self.quiet():
-            _, verdict = making.make(evidence, roots=self.roots, base=self.base)
-        if root.phase == "forward" and verdict.cause == "overflow":
-            return False
-        return verdict.cause not in (
-            "overflow",
-            "divergence",
-            "bad_data",
-            "initialization",
-            "unknown",
-        )
+        if not self.over:
+            self.scaling.stepped(scaler, optimizer, ran)
 
     def scaler_updated(self, scaler: Any, before: float, after: float) -> None:
-        self.scale = after
+        self.scaling.scale = after
 
-
-def _not_finite(optimizer: Any) -> list[torch.Tensor]:
-    parameters = [each.detach() for group in optimizer.param_groups for each in group["params"]]
-    sums = torch.stack([each.sum().double() for each in parameters]).tolist()
-    return [
-        each
-        for each, total in zip(parameters, sums, strict=True)
-        if total - total != 0 and not is_finite(each)
-    ]
-
-
-def _leaves(roots: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Tensors whose `.grad` a backward pass from these roots fills."""
-    found: list[torch.Tensor] = []
-    seen: set[Any] = set()
-    todo = [each.grad_fn for each in roots if each.grad_fn is not None]
-    while todo:
-        node = todo.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, torch.Tensor):
-            found.append(variable)
-        todo += [following for following, _ in node.next_functions if following is not None]
-    return found
+    def clipped(self, parameters: list[torch.Tensor], norm: torch.Tensor, limit: float) -> None:
+        if not self.over:
+            with self.quiet():
+                self.silent.clipped(self, parameters, norm, limit)

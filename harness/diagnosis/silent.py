@@ -1,17 +1,20 @@
 """Defects that never show a NaN: weights that do not move, dead outputs, clipping gone wrong."""
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from harness.diagnosis.chain import Chain
-from harness.diagnosis.finding import Finding
-from harness.diagnosis.findings import advice, explain
+from harness.diagnosis.finding import Finding, Fix
+from harness.diagnosis.findings import explain, with_advice
 from harness.diagnosis.flow import Origin, all_of
-from harness.diagnosis.frames import location, module_path
+from harness.diagnosis.frames import location, module_path, source, user_frame
 from harness.diagnosis.mismatch import scan
 from harness.diagnosis.numbers import is_finite, range_of, short
+from harness.diagnosis.optimizer_replay import try_steps
+from harness.diagnosis.silent_fixes import move_weights, try_silent, unscale_first
 from harness.diagnosis.tape import inputs_of, outputs_of, plan_of
 
 if TYPE_CHECKING:
@@ -50,6 +53,11 @@ class Silent:
         self._measured = 0
         self._steps = 0
         self._was_unscaled = False
+        self._line: str | None = None  # where the optimiser is told to move
+
+    def _here(self) -> str | None:
+        """The script's line that is running."""
+        return location(user_frame(sys._getframe(1)), self.base)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -59,6 +67,7 @@ class Silent:
         if step not in _SAMPLED:
             return
         self._measured += 1
+        session.look()
         loss = row.get("loss", 0.0)
         if row.get("gradient_norm") == 0.0 and loss:
             self._zero_gradients += 1
@@ -79,6 +88,7 @@ class Silent:
         self._before = []
         if session.step not in _SAMPLED:
             return
+        self._line = self._here()
         for group in optimizer.param_groups:
             if not group["lr"]:
                 continue
@@ -117,6 +127,8 @@ class Silent:
                     if not isinstance(each, torch.Tensor) or not each.is_floating_point():
                         continue
                     if session.flow.marks.of(each) and not is_finite(each):
+                        with session.moving.rehearsal():
+                            _, fixes = try_steps(optimizer, session.moving.start)
                         self._add(
                             session,
                             cause="optimizer_state",
@@ -124,6 +136,7 @@ class Silent:
                             detail=f"{name} is no longer finite, the weights still are",
                             phase="optimizer",
                             inputs=origin.inputs,
+                            fixes=fixes,
                         )
                         return
 
@@ -151,10 +164,12 @@ class Silent:
         self._was_unscaled = True
 
     def clipped(
-        self, session: "Session", parameters: list[torch.Tensor], norm: torch.Tensor
+        self, session: "Session", parameters: list[torch.Tensor], norm: torch.Tensor, limit: float
     ) -> None:
         """After clip_grad_norm_."""
-        if session.scaling and not self._was_unscaled:
+        if session.scaling.active and not self._was_unscaled:
+            scale = session.scaling.scale
+            fix = unscale_first(parameters, float(norm), limit, scale) if scale else None
             self._add(
                 session,
                 cause="gradient_clipping",
@@ -162,8 +177,10 @@ class Silent:
                 detail="the gradients were still multiplied by the loss scale when their norm was "
                 "compared with the limit, so that nearly every step is clipped to almost nothing",
                 phase="optimizer",
+                where=self._here(),
+                fixes=(fix,) if fix else (),
             )
-        elif not session.scaling and not is_finite(norm):
+        elif not session.scaling.active and not is_finite(norm):
             largest = max(
                 (each.absmin_nonzero or 0.0 for each in map(range_of, _gradients(parameters))),
                 default=0.0,
@@ -176,6 +193,7 @@ class Silent:
                     op="torch.nn.utils.clip_grad_norm_",
                     detail=f"the norm came out as {float(norm):g}, and every gradient as 0",
                     phase="optimizer",
+                    where=self._here(),
                 )
 
     # -- verdicts ----------------------------------------------------------------------------------
@@ -193,6 +211,10 @@ class Silent:
         if not stuck and tallies and not any(each.moved for each in tallies):
             stuck = tallies
         if stuck:
+            fixes: tuple[Fix, ...] = ()
+            if session.deepen is not None:
+                with session.moving.rehearsal():
+                    fixes = move_weights(session.optimizer)
             self._add(
                 session,
                 cause="lost_update",
@@ -201,12 +223,16 @@ class Silent:
                 f"{short(stuck[0].dtype)} weights with a gradient, looked at in "
                 f"{stuck[0].samples} steps, {sum(each.moved for each in stuck)} changed anything",
                 phase="optimizer",
+                where=self._line,
+                fixes=fixes,
                 step=0,
             )
         return list(self.found.values())
 
     def _vanished(self, session: "Session") -> None:
         """All gradients are 0: find where in the backward pass they became so."""
+        if session.light.on and not session.light.again():
+            return
         chain = Chain(session.tape.entries)
         for position, entry in enumerate(chain.entries):
             if entry.node is None:
@@ -282,15 +308,20 @@ class Silent:
         self, session: "Session", chain: Chain, cause: str, position: int, detail: str
     ) -> None:
         entry = chain.entries[position]
+        where = location(entry.where, self.base)
+        if (cause, where) in self.found:
+            return
         self._add(
             session,
             cause=cause,
             op=chain.name(position),
             detail=detail,
             module=module_path(entry.module, session.roots),
-            where=location(entry.where, self.base),
+            where=where,
+            text=source(entry.where),
             inputs=tuple(map(range_of, inputs_of(entry)[:4])),
             phase=entry.phase,
+            fixes=try_silent(session, cause, chain, position) if session.deepen else (),
         )
 
     def _add(
@@ -303,8 +334,10 @@ class Silent:
         phase: str = "forward",
         module: str | None = None,
         where: str | None = None,
+        text: str | None = None,  # of that line
         inputs: tuple[Any, ...] = (),
         step: int | None = None,
+        fixes: tuple[Fix, ...] = (),
     ) -> None:
         if (cause, where) in self.found:
             return
@@ -315,12 +348,13 @@ class Silent:
             op=op,
             module=module,
             location=where,
+            source=text,
             value="zero" if cause in ("dead_output", "epsilon_underflow", "lost_update") else None,
             cause=cause,
             explanation=explain(cause, op, inputs, detail),
             inputs=inputs,
             history=session.history.columns(),
-            fixes=advice(cause),
+            fixes=with_advice(fixes, cause),
         )
 
 

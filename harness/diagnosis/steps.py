@@ -20,13 +20,14 @@ class Listener(Protocol):
     def before_backward(self, roots: list[torch.Tensor]) -> None: ...
     def after_backward(self, roots: list[torch.Tensor]) -> None: ...
     def before_step(self, optimizer: Any) -> None: ...
+    def closure_entered(self, optimizer: Any) -> None: ...
     def after_step(self, optimizer: Any) -> None: ...
     def optimizer_made(self, optimizer: Any) -> None: ...
     def scaled(self, scaler: Any, loss: Any) -> None: ...
     def unscaled_by(self, scaler: Any, optimizer: Any) -> None: ...
     def scaler_stepped(self, scaler: Any, optimizer: Any, ran: bool) -> None: ...
     def scaler_updated(self, scaler: Any, before: float, after: float) -> None: ...
-    def clipped(self, parameters: list[torch.Tensor], norm: torch.Tensor) -> None: ...
+    def clipped(self, parameters: list[torch.Tensor], norm: torch.Tensor, limit: float) -> None: ...
     def entered(self, module: Any, inputs: Any) -> None: ...
     def left(self, module: Any, inputs: Any, output: Any) -> None: ...
 
@@ -112,7 +113,7 @@ def listen(
 
     wrapped.wrap(torch.optim.Optimizer, "__init__", made)
     wrapped.keep(
-        optimizers.register_optimizer_step_pre_hook(lambda o, a, k: listener.before_step(o))
+        optimizers.register_optimizer_step_pre_hook(lambda o, a, k: _begin(listener, o, a, k))
     )
     wrapped.keep(
         optimizers.register_optimizer_step_post_hook(lambda o, a, k: listener.after_step(o))
@@ -124,7 +125,7 @@ def listen(
             parameters = [parameters]
         parameters = list(parameters)
         norm = original(parameters, *args, **kwargs)
-        listener.clipped(parameters, norm)
+        listener.clipped(parameters, norm, float(kwargs.get("max_norm", args[0] if args else 0)))
         return norm
 
     original_clip = torch.nn.utils.clip_grad_norm_
@@ -135,6 +136,25 @@ def listen(
         wrapped.keep(modules.register_module_forward_pre_hook(listener.entered))
         wrapped.keep(modules.register_module_forward_hook(listener.left, always_call=True))
     return wrapped
+
+
+def _begin(listener: Safe, optimizer: Any, args: Any, kwargs: Any) -> Any:
+    """An optimiser's step begins: now, or each time its closure has made loss and gradients."""
+    closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
+    if not callable(closure):
+        listener.before_step(optimizer)
+        return None
+
+    @functools.wraps(closure)
+    def heard(*a: Any, **k: Any) -> Any:
+        listener.closure_entered(optimizer)
+        loss = closure(*a, **k)
+        listener.before_step(optimizer)
+        return loss
+
+    if "closure" in kwargs:
+        return args, {**kwargs, "closure": heard}
+    return (args[0], heard, *args[2:]), kwargs
 
 
 def _listen_to_scalers(listener: Safe, wrapped: Wrapped) -> None:

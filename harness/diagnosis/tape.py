@@ -5,6 +5,7 @@ stay on from the first step to the last. Outputs are looked at in batches (`flow
 optimiser overwrites what they were computed from.
 """
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.diagnosis.frames import Where, user_frame
+from harness.diagnosis.functions import Applied
+from harness.diagnosis.launches import Launch, launch_of
 
 # Bytes of outputs that the tape may keep alive. A step that needs more is judged piece by piece,
 # and cannot be replayed: its tensors are let go.
@@ -82,24 +85,32 @@ _UNCHECKED = frozenset(
         "aten.is_pinned",
     ]
 )
-_PLANS: dict[Any, Plan] = {}
+# By id: hashing an operation runs Python code, several times for each that a script runs.
+_PLANS: dict[int, tuple[Plan, Any]] = {}
+_ENGINE = torch.autograd.graph._engine_run_backward.__code__
 
 
 def plan_of(func: Any) -> Plan:
     """What is known about an operation, from its schema; kept, since it is asked each time."""
-    plan = _PLANS.get(func)
-    if plan is None:
-        namespace, _, name = func._schema.name.partition("::")
-        full = f"{namespace}.{name}"
-        writes = tuple(
-            position
-            for position, argument in enumerate(func._schema.arguments)
-            if argument.alias_info is not None and argument.alias_info.is_write
-        )
-        if "batch_norm" in name and "backward" not in name and not writes:
-            writes = (3, 4)  # the running statistics, which these schemas do not own up to
-        check = full not in _UNCHECKED and not (not writes and getattr(func, "is_view", False))
-        plan = _PLANS[func] = Plan(full, check, writes)
+    known = _PLANS.get(id(func))
+    if known is not None:
+        return known[0]
+    if isinstance(func, Launch):
+        return Plan(func.name, True, func.writes)
+    if isinstance(func, Applied):
+        return Plan(func.name, False, ())
+    namespace, _, name = func._schema.name.partition("::")
+    full = f"{namespace}.{name}"
+    writes = tuple(
+        position
+        for position, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    )
+    if "batch_norm" in name and "backward" not in name and not writes:
+        writes = (3, 4)  # the running statistics, which these schemas do not own up to
+    check = full not in _UNCHECKED and not (not writes and getattr(func, "is_view", False))
+    plan = Plan(full, check, writes)
+    _PLANS[id(func)] = (plan, func)  # with the operation, so that its id stays its own
     return plan
 
 
@@ -119,9 +130,11 @@ class Tape(TorchDispatchMode):
         self.modules: list[Any] = []  # whose forward is running, outermost first
         self.backward = 0  # depth of backward passes under way
         self.optimizer = 0  # depth of optimiser steps under way
+        self._engine: Where | None = None  # the line that the backward pass under way began at
         self._bytes = 0
         self._full = full
         self._failed = failed
+        self.is_on = False  # by `on`, and not as a context
         self.recording = False  # inside an operation of the script
 
     @classmethod
@@ -149,6 +162,13 @@ class Tape(TorchDispatchMode):
         node = None
         if self.backward:
             node = torch._C._current_autograd_node()
+            if frame.f_code is _ENGINE:
+                # Called by the engine itself: all of a pass have the same line.
+                where = self._engine = self._engine or user_frame(frame)
+            else:
+                where = user_frame(frame)
+        else:
+            where = user_frame(frame)
         phase = "optimizer" if self.optimizer else "backward" if node is not None else "forward"
         self.entries.append(
             Entry(
@@ -156,7 +176,7 @@ class Tape(TorchDispatchMode):
                 args,
                 kwargs or {},
                 out,
-                user_frame(frame),
+                where,
                 self.modules[-1] if self.modules else None,
                 _sequence() if node is None else -1,
                 node,
@@ -168,6 +188,38 @@ class Tape(TorchDispatchMode):
             self._bytes += _bytes(out) + 4096  # many small ones are many, too
             if self._bytes > PIECE_BYTES:
                 self._piece()
+
+    def launch(self, run: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Launch a Triton kernel and record it; stands for `run` of Triton's functions."""
+        if self.paused or kwargs.get("warmup"):
+            return run(function, *args, **kwargs)
+        self.paused = True  # what the launcher does by itself is no operation of the script
+        try:
+            options = {key: each for key, each in kwargs.items() if key not in ("grid", "warmup")}
+            again = functools.partial(run, function)
+            recorded = launch_of(function, again, kwargs["grid"], args, self._is_empty)
+            out = run(function, *args, **kwargs)
+            self._record(recorded, args, options, None, sys._getframe(1))
+            return out
+        finally:
+            self.paused = False
+
+    def applied(self, func: Applied, args: Any, kwargs: Any, out: Any) -> None:
+        """An autograd function has been applied."""
+        if func.start <= len(self.entries) and any(True for _ in tensors_in(out)):
+            self._record(func, args, kwargs, out, sys._getframe(2))
+
+    def _is_empty(self, tensor: torch.Tensor) -> bool:
+        """Whether it was allocated lately, and nobody has written into it since."""
+        for entry in reversed(self.entries[-64:]):
+            plan = plan_of(entry.func)
+            if entry.out is tensor and plan.name in ("aten.detach", "aten.alias"):
+                tensor = entry.args[0]  # what an allocation returns has passed through these
+            elif entry.out is tensor:
+                return "empty" in plan.name
+            elif any(entry.args[spot] is tensor for spot in plan.writes if spot < len(entry.args)):
+                return False
+        return False
 
     def _piece(self) -> None:
         self._bytes = 0
@@ -181,11 +233,20 @@ class Tape(TorchDispatchMode):
 
     def on(self) -> None:
         """Record from here."""
-        self.__enter__()  # type: ignore[no-untyped-call]
+        if not self.is_on:
+            self.is_on = True
+            self.__enter__()  # type: ignore[no-untyped-call]
 
     def off(self) -> None:
         """Record no more."""
-        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if self.is_on:
+            self.is_on = False
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def backward_begins(self) -> None:
+        """A backward pass is called."""
+        self.backward += 1
+        self._engine = None
 
     def clear(self) -> None:
         """Forget the step."""

@@ -4,7 +4,6 @@ Every step costs one sum per gradient and one synchronisation, before the optimi
 something is not finite is the step run again under the tape, with the random state it began with.
 """
 
-import contextlib
 import math
 import os
 import sys
@@ -15,24 +14,24 @@ from typing import Any, TypeVar
 
 import torch
 
-from harness.diagnosis.deepen import deepen
 from harness.diagnosis.finding import Diagnosis, Finding, outcome_of
 from harness.diagnosis.findings import advice, explain, spell
 from harness.diagnosis.frames import user_frame
 from harness.diagnosis.history import History
 from harness.diagnosis.numbers import is_finite, range_of
 from harness.diagnosis.render import of_finding
-from harness.diagnosis.session import OWN_FAILURE, SKIPS, Session
+from harness.diagnosis.scaling import SKIPS
+from harness.diagnosis.second_run import Abort, Failed, find, random_state
+from harness.diagnosis.session import OWN_FAILURE
 from harness.diagnosis.steps import Wrapped, listen
 
 _Result = TypeVar("_Result")
 
 # Steps between full norms for the history, and between looks at the parameters themselves.
 _SAMPLE = 16
-
-
-class _Abort(BaseException):
-    """Ends the second run of a step where its optimiser would move."""
+# Entries up to which calls cost more than numbers.
+_SMALL = 1 << 14
+_ONE = torch.ones(())
 
 
 class Watch:
@@ -61,13 +60,15 @@ class Watch:
         self._handle: Any = None
         self._losses: list[torch.Tensor] = []
         self._unscaled: torch.Tensor | None = None
+        self._small: dict[int, bool] = {}  # optimiser -> whether its weights are
+        self._seen: set[int] = set()  # optimisers of the training
         self._skips = 0
         self._busy = False
         self._moving: Any = None  # the optimiser whose step is looked at
         self._redo: Callable[[], Any] | None = None
         self._inputs: tuple[Any, dict[str, Any]] | None = None
         self._output: Any = None
-        self._output_gradient: torch.Tensor | None = None
+        self._kept: torch.Tensor | None = None  # the model's output, which keeps its gradient
         self._random: Any = None
         self._base = os.getcwd()
 
@@ -116,7 +117,7 @@ class Watch:
         """
         if self._wrapped is None:
             return function(*args, **kwargs)
-        self._random = _random_state()
+        self._random = random_state()
         buffers = list(self.model.buffers())
         before = [each.detach().clone() for each in buffers]
 
@@ -146,17 +147,14 @@ class Watch:
         if not self._busy and torch.is_grad_enabled():
             self._inputs = (args, kwargs)
             if self._redo is None:
-                self._random = _random_state()
-            self._output_gradient = None
+                self._random = random_state()
 
     def _after_forward(self, module: Any, args: Any, output: Any) -> None:
         if not self._busy and isinstance(output, torch.Tensor) and output.requires_grad:
             self._output = output.detach()
-            if self._redo is None:
-                output.register_hook(self._keep_gradient)
-
-    def _keep_gradient(self, gradient: torch.Tensor) -> None:
-        self._output_gradient = gradient
+            if self._redo is None and not output.is_leaf:
+                output.retain_grad()  # a hook in Python would cost several times as much
+                self._kept = output
 
     def before_backward(self, roots: list[torch.Tensor]) -> None:
         if not self._busy:
@@ -166,7 +164,10 @@ class Watch:
 
     def before_step(self, optimizer: Any) -> None:
         if self._busy:
-            raise _Abort
+            if id(optimizer) in self._seen:
+                raise Abort
+            return  # a copy, on which a repair is tried
+        self._seen.add(id(optimizer))
         if self._optimizers is not None and id(optimizer) not in self._optimizers:
             return
         self._moving = optimizer
@@ -177,33 +178,33 @@ class Watch:
             if each.grad is not None and each.grad.layout is torch.strided
         ]
         losses = [self._unscaled] if self._unscaled is not None else self._losses
-        with torch.no_grad():
-            sums = [each.sum() for each in losses if each is not None]
-            sums += [each.grad.sum() for each in parameters]
-            sampled = self.steps % _SAMPLE == 0
-            if sampled:
-                sums += [each.sum() for each in parameters]
-            if sums:
-                total = float(torch.stack([each.to(sums[0]) for each in sums]).sum())
-                if not math.isfinite(total) and self._truly_bad(losses, parameters):
-                    self._diagnose()
-                    return
-            if sampled and self._wrapped is not None:
-                rate = float(optimizer.param_groups[0]["lr"])
-                watched = {"output": self._output}
-                self.history.add(
-                    self.steps,
-                    [each for each in losses if each is not None],
-                    parameters,
-                    watched,
-                    {"rate": rate},
-                )
+        sampled = self.steps % _SAMPLE == 0
+        # Nothing here asks for gradients: losses are detached, and gradients have none.
+        sums = [each if each.dim() == 0 else each.sum() for each in losses]
+        gradients = [each.grad for each in parameters]
+        finite = True
+        if self._small.get(id(optimizer)) is None:
+            self._small[id(optimizer)] = _are_small(optimizer)
+        if gradients and self._small[id(optimizer)] and not gradients[0].requires_grad:
+            finite = _quickly(gradients)
+        else:
+            sums += [each.sum() for each in gradients]
+        if sampled:
+            sums += [each.detach().sum() for each in parameters]
+        if not (finite and _all_finite(sums)) and self._truly_bad(losses, parameters):
+            self._diagnose()
+        elif sampled and self._wrapped is not None:
+            rate = float(optimizer.param_groups[0]["lr"])
+            watched = {"output": self._output}
+            with torch.no_grad():
+                self.history.add(self.steps, losses, parameters, watched, {"rate": rate})
 
     def after_step(self, optimizer: Any) -> None:
         if self._optimizers is None or id(optimizer) == self._optimizers[0]:
             self.steps += 1
-        self._losses, self._unscaled = [], None
+        self._losses, self._unscaled, self._kept = [], None, None
 
+    def closure_entered(self, optimizer: Any) -> None: ...
     def optimizer_made(self, optimizer: Any) -> None: ...
 
     def scaled(self, scaler: Any, loss: Any) -> None:
@@ -214,7 +215,7 @@ class Watch:
 
     def scaler_stepped(self, scaler: Any, optimizer: Any, ran: bool) -> None:
         if self._busy:
-            raise _Abort
+            raise Abort
         if ran:
             self._skips = 0
             return
@@ -229,7 +230,7 @@ class Watch:
         self._losses, self._unscaled = [], None
 
     def scaler_updated(self, scaler: Any, before: float, after: float) -> None: ...
-    def clipped(self, parameters: list[torch.Tensor], norm: torch.Tensor) -> None: ...
+    def clipped(self, parameters: Any, norm: Any, limit: float) -> None: ...
     def entered(self, module: Any, inputs: Any) -> None: ...
     def left(self, module: Any, inputs: Any, output: Any) -> None: ...
 
@@ -244,36 +245,23 @@ class Watch:
         if self._wrapped is None or self._busy:
             return
         self._busy = True
-        parameters = list(self.model.parameters())
-        kept = [None if each.grad is None else each.grad.detach().clone() for each in parameters]
-        for each in parameters:
-            each.grad = None
-        now = _random_state()
-        session = Session(base=self._base, deepen=lambda *known: deepen(*known, save=self._save))
-        session.history = self.history
-        session.strict = True
-        session.start()
-        if self._moving is not None:
-            session.optimizers = {id(self._moving): self._moving}
-            session.attempts = {id(self._moving): self.steps}
-        session.roots = [self.model]
         try:
-            with torch.enable_grad():
-                _restore(self._random)
-                session.random_state = torch.get_rng_state()
-                with contextlib.suppress(_Abort), _uncompiled():
-                    if self._redo is not None:
-                        self._redo()
-                    elif self._inputs is not None:
-                        self._again()
-            session.finish(failed=True)
+            finding = find(
+                Failed(
+                    model=self.model,
+                    optimizer=self._moving,
+                    number=self.steps,
+                    history=self.history,
+                    base=self._base,
+                    save=self._save,
+                    random_state=self._random,
+                    redo=self._redo,
+                    inputs=self._inputs,
+                    output_gradient=None if self._kept is None else self._kept.grad,
+                )
+            )
         finally:
-            session.stop()
-            _restore(now)
-            for parameter, gradient in zip(parameters, kept, strict=True):
-                parameter.grad = gradient
             self._busy = False
-        finding = next((each for each in session.findings if each.kind == "nonfinite"), None)
         finding = finding or self._outside()
         if cause is not None:
             finding = replace(
@@ -283,21 +271,11 @@ class Watch:
                     cause, finding.op, finding.inputs, f"below 1 in {self._skips} skips"
                 ),
             )
-        finding = replace(finding, step=self.steps)
+        at = self.steps - 1 if finding.phase == "optimizer" else self.steps
+        finding = replace(finding, step=at)
         self.findings.append(finding)
         self._detach()
         self._on_finding(finding)
-
-    def _again(self) -> None:
-        """The model's own forward and backward pass."""
-        assert self._inputs is not None
-        args, kwargs = self._inputs
-        output = self.model(*args, **kwargs)
-        if isinstance(output, torch.Tensor) and output.requires_grad:
-            gradient = self._output_gradient
-            if gradient is None or not is_finite(gradient):
-                gradient = torch.ones_like(output)
-            torch.autograd.backward(output, gradient)
 
     def _outside(self) -> Finding:
         """The model is sound at this step: it happened in the loss, between model and backward."""
@@ -325,28 +303,34 @@ class Watch:
         )
 
 
-def _uncompiled() -> contextlib.AbstractContextManager[Any]:
-    """Compiled functions as they are written, where the compiler is in use at all."""
-    if "torch._dynamo" not in sys.modules:
-        return contextlib.nullcontext()
-    eager: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return eager
+def _are_small(optimizer: Any) -> bool:
+    """Whether all weights are small, in fp32 and on the CPU."""
+    weights = [each for group in optimizer.param_groups for each in group["params"]]
+    return len(weights) > 1 and all(
+        each.dtype is torch.float32 and each.numel() <= _SMALL and each.device.type == "cpu"
+        for each in weights
+    )
+
+
+def _quickly(gradients: list[torch.Tensor]) -> bool:
+    """Whether small gradients are finite, in one call for all.
+
+    It is the check that a GradScaler makes, with a scale of 1: each entry is multiplied by 1.
+    """
+    found = torch.zeros(())
+    torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, _ONE)
+    return not found.item()
+
+
+def _all_finite(sums: list[torch.Tensor]) -> bool:
+    """Whether single numbers are finite; one wait for a device."""
+    if any(each.device.type != "cpu" for each in sums):
+        sums = [torch.stack([each.to(sums[0]) for each in sums]).sum()]
+    return all(math.isfinite(each.item()) for each in sums)
 
 
 def _as_list(optimizer: Any) -> list[Any]:
     return list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
-
-
-def _random_state() -> Any:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    return torch.get_rng_state(), cuda
-
-
-def _restore(state: Any) -> None:
-    if state is not None:
-        torch.set_rng_state(state[0])
-        if state[1] is not None:
-            torch.cuda.set_rng_state_all(state[1])
 
 
 def _print(finding: Finding) -> None:

@@ -75,6 +75,16 @@ EXPLANATIONS = {
         "where it shows; each update made the next one larger. Lower the learning rate, warm "
         "it up, or clip the gradient's norm."
     ),
+    "divergence/rate": (
+        "The optimiser's rate, or another of its settings, is not a finite number at this step, "
+        "and {op} multiplied the update by it. Gradients and weights were finite ({detail}). "
+        "Look at the schedule: a division by the steps left, a logarithm or power of the step."
+    ),
+    "bad_target/ctc": (
+        "A target cannot be aligned with its input: it is longer than the frames there are, or "
+        "repeats need more of them, and the cost of what is impossible is infinite. The "
+        "predictions are not at fault ({detail}). Drop such samples, or set zero_infinity=True."
+    ),
     "initialization": (
         "The weights were unusable from the start: {detail}. {op} is the first operation that "
         "shows it. Initialise every parameter, with a spread of about 1/sqrt(fan in)."
@@ -120,6 +130,11 @@ EXPLANATIONS = {
         "values. Its result or its gradient divides by their difference. Add a small multiple "
         "of the identity, or use a formulation that does not need this decomposition."
     ),
+    "unknown/rank": (
+        "The loss and the gradients that this rank computed are finite; what is not came in when "
+        "the ranks' gradients were averaged. It began on another rank. Read the report of the "
+        "rank that names an operation ({detail})."
+    ),
     "unknown": (
         "{op} is where it starts, but the evidence fits none of the known causes. Its inputs "
         "are below ({detail}). Run the step again with harness.watch for a closer look."
@@ -135,7 +150,10 @@ ADVICE = {
     "divergence": "Lower the learning rate 3 to 10 times, or warm it up; clip the gradient's norm.",
     "initialization": "Initialise with torch.nn.init (a spread of about 1/sqrt(fan in)).",
     "optimizer_state": "Keep optimiser state in fp32, or raise eps.",
-    "gradient_clipping": "Call scaler.unscale_(optimizer) before clip_grad_norm_.",
+    "gradient_clipping": (
+        "Clip after scaler.unscale_(optimizer), and by a norm that cannot overflow: divide the "
+        "gradients by their largest entry first."
+    ),
     "loss_scale_collapse": "Cure the operation named here; then the scale recovers by itself.",
     "lost_update": "Keep master weights in fp32 and cast them for the forward pass.",
     "dead_output": "Compute the overflowing part in fp32, or replace the dead activation.",

@@ -1,15 +1,11 @@
 """`stability diagnose` on scripts that behave and scripts that do not."""
 
-import json
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
-import pytest
-
-from suites.selftest.conftest import ROOT
+from suites.selftest.diagnosed import document, run
 
 GOES_BAD = """
     import sys, torch
@@ -30,32 +26,6 @@ GOES_BAD = """
 """
 
 
-def run(
-    tmp_path: Path, source: str, *options: str, arguments: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    """Diagnose a script in a directory of its own; the JSON lies beside that directory."""
-    place = tmp_path / "user"
-    place.mkdir()
-    (place / "helper.py").write_text("x = 1\n")
-    (place / "train.py").write_text(textwrap.dedent(source))
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "harness", "diagnose", "--json", str(tmp_path / "found.json")),
-            *(*options, "--", "train.py", *arguments),
-        ],
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
-
-
-def document(tmp_path: Path) -> dict:
-    return json.loads((tmp_path / "found.json").read_text())
-
-
 def test_an_unchanged_script_is_run_once_and_its_nan_named(tmp_path: Path) -> None:
     """Exit code 1; output whole, once; the line; a reproduction that works; nothing left over."""
     done = run(tmp_path, GOES_BAD, "--save", str(tmp_path / "again"), arguments=("--lr", "3"))
@@ -72,41 +42,6 @@ def test_an_unchanged_script_is_run_once_and_its_nan_named(tmp_path: Path) -> No
     )
     assert again.returncode == 0
     assert sorted(each.name for each in (tmp_path / "user").iterdir()) == ["helper.py", "train.py"]
-
-
-# What scripts do besides training well: outcome, exit code, what stands on their own output.
-@pytest.mark.parametrize(
-    ("source", "outcome", "code", "out", "err"),
-    [
-        (
-            "print('hi')\nraise RuntimeError('boom')",
-            "script_error",
-            3,
-            "hi\n",
-            "RuntimeError: boom",
-        ),
-        ("import sys\nprint('early')\nsys.exit(0)", "clean", 0, "early\n", "no training step"),
-        ("import sys\nsys.exit('out of luck')", "script_error", 3, "", "out of luck"),
-        ("def broken(:", "script_error", 3, "", "SyntaxError"),
-        (
-            "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
-            "script_error",
-            3,
-            "",
-            "SIGKILL",
-        ),
-    ],
-    ids=["raises", "exits", "exits_with_words", "syntax", "killed"],
-)
-def test_scripts_that_do_not_train(
-    tmp_path: Path, source: str, outcome: str, code: int, out: str, err: str
-) -> None:
-    """The outcome is clear and the script's own words are whole."""
-    done = run(tmp_path, source)
-    assert (document(tmp_path)["outcome"], done.returncode) == (outcome, code)
-    assert done.stdout == out
-    assert err in done.stderr
-    assert "harness/diagnosis" not in done.stderr
 
 
 def test_workers_and_subprocesses_run_as_always(tmp_path: Path) -> None:
@@ -143,16 +78,3 @@ def test_a_loss_that_the_script_refuses_is_still_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert document(tmp_path)["findings"][0]["op"] == "aten.log"
     assert "FloatingPointError: loss" in done.stderr
-
-
-def test_no_script_is_bad_input(tmp_path: Path) -> None:
-    """Exit code 4 and one sentence."""
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "diagnose", "--", "nowhere.py"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 4
-    assert done.stderr.startswith("stability: no script at nowhere.py")

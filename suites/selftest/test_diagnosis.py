@@ -49,6 +49,8 @@ def test_the_score_of_all_programs_holds() -> None:
     assert sum(each.op_named for each in results) >= 0.95 * len(results)
     assert sum(each.cause_named for each in results) >= 0.9 * len(results)
     assert [each.program.name for each in results if each.false_alarm] == []
+    assert [each.program.name for each in results if not each.line_named] == []
+    assert [each.own_failures for each in results if each.own_failures] == []
 
 
 def test_a_fix_counts_only_if_the_gradients_are_finite_too() -> None:

@@ -16,8 +16,9 @@ from suites.selftest.diagnosis_programs import (
     slopes,
 )
 from suites.selftest.diagnosis_programs.program import Program
+from suites.selftest.diagnosis_programs.scripts import SCRIPTS
 
-PROGRAMS: tuple[Program, ...] = tuple(
+FUNCTIONS: tuple[Program, ...] = tuple(
     program
     for family in (
         logarithms,
@@ -33,3 +34,4 @@ PROGRAMS: tuple[Program, ...] = tuple(
     for program in family.__dict__.values()
     if isinstance(program, Program)
 )
+PROGRAMS = FUNCTIONS + SCRIPTS

@@ -16,6 +16,7 @@ class Program:
     ops: tuple[str, ...]  # the operation to change; more than one where a change at either cures it
     causes: tuple[str, ...]  # right answers; more than one where two words say the same
     kind: str = "nonfinite"
+    lines: tuple[int, ...] = ()  # of a script: where the finding must point
 
 
 def program(
