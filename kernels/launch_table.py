@@ -91,6 +91,8 @@ DEFAULTS = (
     # An exponential of 4 bytes an element lives from the sums to the gradient. Beside factors in
     # fp32 32 of them fit a thread of 1,024; beside those in fp64 not even 16 do (16 bytes spilled),
     # but 32 a thread of 512.
+    # On Blackwell 8 bytes a thread spilled beyond 28,672 columns of bf16.
+    Entry(Shape(tile=4096, per_thread=16, on_chip=28672), _WITH_GRADIENT, "bf16", device="cuda:1*"),
     Entry(Shape(tile=4096, per_thread=16, on_chip=32768), _WITH_GRADIENT, dtype="*16"),
     Entry(Shape(tile=4096, per_thread=16), _WITH_GRADIENT, dtype="fp32", up_to=14336),
     Entry(Shape(tile=4096, per_thread=32), _WITH_GRADIENT, dtype="fp32"),

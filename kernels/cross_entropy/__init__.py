@@ -141,10 +141,11 @@ def cross_entropy_with_gradient(
             number.
         NotImplementedError: on a weight that requires a gradient, and on class probabilities.
 
-    Limits: a row is held on chip, up to 32,768 classes in fp16 and bf16, 16,384 in fp32 and 4,096
-    in fp64 (the launch table's "cross_entropy_with_gradient"). Wider rows, and CPU tensors outside
-    of Triton's interpreter, get the same results in two reads. Where a row's elements are not
-    adjacent in memory, as in (N, C, d1, ...), the logits are copied first.
+    Limits: a row is held on chip, up to 32,768 classes in fp16 and bf16 (28,672 in bf16 on
+    Blackwell), 16,384 in fp32 and 4,096 in fp64 (the launch table's "cross_entropy_with_gradient").
+    Wider rows, and CPU tensors outside of Triton's interpreter, get the same results in two reads.
+    Where a row's elements are not adjacent in memory, as in (N, C, d1, ...), the logits are copied
+    first.
 
     >>> import torch
     >>> logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 30.0, 0.0]])
