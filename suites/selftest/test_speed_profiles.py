@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from harness import profiles
-from harness import run as running
 from harness.errors import InputError
 from harness.profiles import PROFILES, run_profile
+from harness.supervise import watch
 from suites.selftest.conftest import Stability
 
 
@@ -108,10 +108,10 @@ def test_names_and_devices_are_checked(tmp_path: Path) -> None:
 # A child that ends on being interrupted, as pytest does, and one that hangs in a driver call.
 @pytest.mark.parametrize(("obeys", "code"), [(True, pytest.ExitCode.INTERRUPTED), (False, -9)])
 def test_a_suite_is_interrupted_at_its_deadline(
-    monkeypatch: pytest.MonkeyPatch, obeys: bool, code: int
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, obeys: bool, code: int
 ) -> None:
     """Interrupted as by Ctrl-C, so that it closes its files; killed if it does not end by that."""
-    monkeypatch.setattr(running, "_GRACE_S", 10.0 if obeys else 0.2)
+    monkeypatch.setattr(watch, "_GRACE_S", 10.0 if obeys else 0.2)
     program = (
         "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass"
         if obeys
@@ -119,7 +119,8 @@ def test_a_suite_is_interrupted_at_its_deadline(
     )
     begun = time.monotonic()
     command = [sys.executable, "-c", program]
-    assert running._ended(command, dict(os.environ), begun + 2.0) == code
+    ended = watch.watched(command, dict(os.environ), tmp_path, timeout_s=None, until=begun + 2.0)
+    assert (ended.code, ended.stopped) == (code, True)
     assert 2.0 <= time.monotonic() - begun < 40.0
 
 
