@@ -146,6 +146,11 @@ def _tables(atlas: Atlas, entries: Sequence[Entry], run: Run) -> Iterator[str]:
         yield from map(_row, _cells(entry, run))
 
 
+def _size(ulp: float | None) -> str:
+    """None where no case is inaccurate by itself, as of a path that changed its inputs."""
+    return "–" if ulp is None else f"{ulp:.2g} ulp"
+
+
 def _cells(entry: Entry, run: Run) -> Iterator[list[str]]:
     if not entry.breaks:
         # Wrong without a break: between magnitudes that hold, by an unlucky rounding.
@@ -162,7 +167,7 @@ def _cells(entry: Entry, run: Run) -> Iterator[list[str]]:
             "–" if each.until is None else decimal(each.until),
             decimal(record["magnitude"]),
             record.verdict.word + (f", {error:.3g} ulp" if error else "") + reason,
-            f"{entry.worst_ulp:.2g} ulp" if each.kind is Kind.INACCURATE else "–",
+            _size(entry.worst_ulp) if each.kind is Kind.INACCURATE else "–",
             code(str(record["regime"])),
             str(record["pass"]),
             ", ".join(map(code, each.also)) or "–",

@@ -106,6 +106,23 @@ def test_a_lost_answer_and_an_inaccurate_one_are_told_apart(planted: Run) -> Non
     assert found[Kind.INACCURATE].record["magnitude"] == LIMIT
 
 
+def test_a_path_that_changes_its_inputs_has_no_error_to_tell() -> None:
+    """Right numbers from inputs that it overwrites: a row, with a dash where an error would be."""
+
+    def overwriting(input: torch.Tensor) -> torch.Tensor:
+        out = input * 1.0
+        input.data.mul_(2.0)
+        return out
+
+    path = Path("overwriting", overwriting, package="planted")
+    item = Item(TOY.with_paths(path), path, FP16, TOY.regimes[0], (1.0, 2.0), ("forward",))
+    records = tuple(sweep_item(item, seed=0, device="cpu"))
+    run = run_of(records, packages={"toy/overwriting": "planted"})
+    assert entry(run, Origin.SHIPPED, "overwriting").worst_ulp is None
+    lines = atlas_markdown(run, File("results")).splitlines()
+    assert any("| mutated_input | – |" in line for line in lines)
+
+
 def test_sound_paths_are_not_accused(planted: Run) -> None:
     """A path that is right everywhere has no break; it claims, so it stands with ours: 0 wrong."""
     found = entry(planted, Origin.CLAIMED, "ours")
