@@ -34,10 +34,9 @@ def lines(run: Path) -> list[str]:
     return [json.loads(line)["id"] for line in text.splitlines()]
 
 
-# Each death takes some seconds: two of them here, every way to end a process in `make test-full`.
-@pytest.mark.parametrize(
-    "faults", [("hang",), pytest.param(tuple(FAULTS), marks=pytest.mark.full)], ids=["hang", "all"]
-)
+# Each death takes some seconds: in `make test` those of one process, below.
+@pytest.mark.full
+@pytest.mark.parametrize("faults", [("hang",), tuple(FAULTS)], ids=["hang", "all"])
 def test_each_death_costs_the_case_that_died(
     stability: Stability, tmp_path: Path, faults: tuple[str, ...]
 ) -> None:
