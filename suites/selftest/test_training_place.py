@@ -2,7 +2,6 @@
 
 import mmap
 
-
 import pytest
 import torch
 from torch import Tensor, nn
