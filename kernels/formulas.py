@@ -28,12 +28,12 @@ def exp_boosted(x: Tensor, reference: Tensor) -> Tensor:
 
 
 def leading_half(x: Tensor) -> Tensor:
-    """x of fp64, cut to 26 significant bits: a product of two such halves is exact."""
-    return (x.contiguous().view(torch.int64) & -(1 << 27)).view(torch.float64)
+    """x of fp64, rounded to half its significant bits: a product of two such halves is exact."""
+    return ((x.contiguous().view(torch.int64) + 0x4000000) & -0x8000000).view(torch.float64)
 
 
 def residual(numerator: Tensor, quotient: Tensor, denominator: Tensor) -> Tensor:
-    """numerator - quotient * denominator in fp64, for the rounded quotient, accurately."""
+    """numerator - quotient * denominator for the rounded quotient, from exact products."""
     q_high, d_high = leading_half(quotient), leading_half(denominator)
     q_low, d_low = quotient - q_high, denominator - d_high
     return (((numerator - q_high * d_high) - q_high * d_low) - q_low * d_high) - q_low * d_low

@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .formulas import leading_half
-
 LOWEST = -20000  # the exponent of zero
 _EXACT_MEAN = 1.5 * 2.0**35  # adding and subtracting it leaves a multiple of 2**-17
 _EXACT_ROOT = 1.5 * 2.0**28  # of 2**-24
@@ -80,6 +78,10 @@ def safe(root: Tensor) -> Tensor:
     return torch.where(root == 0, 1.0, root)
 
 
+def _leading_half(x: Tensor) -> Tensor:
+    return (x.contiguous().view(torch.int64) & -(1 << 27)).view(torch.float64)
+
+
 def quotient_times(
     x: Tensor,  # (..., K) fp64
     weight: Tensor | None,  # (K,)
@@ -92,14 +94,14 @@ def quotient_times(
     low = (under - high * high) / (high + root)
     m, k = split(x)
     plain = m / root
-    quotient = leading_half(plain)
+    quotient = _leading_half(plain)
     rest = ((m - quotient * high) - quotient * low) / root
     if weight is None:
         y = quotient + rest
     else:
         w, w_exponent = split(weight)
         k = k + w_exponent
-        w_high = leading_half(w)
+        w_high = _leading_half(w)
         y = quotient * w_high + (quotient * (w - w_high) + rest * w)
         plain = plain * w
     y = torch.where(y.isnan(), plain, y)  # what is not finite has no parts

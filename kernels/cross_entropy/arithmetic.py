@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..formulas import leading_half, residual
+
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 
 
@@ -88,17 +90,6 @@ def times(value: Tensor, weight: Tensor) -> Tensor:
     return torch.where(empty, 0.0, value * weight)
 
 
-def _leading_half(x: Tensor) -> Tensor:
-    return ((x.view(torch.int64) + 0x4000000) & -0x8000000).view(torch.float64)
-
-
-def residual(numerator: Tensor, quotient: Tensor, denominator: Tensor) -> Tensor:
-    """numerator - quotient * denominator for the rounded quotient, from exact products."""
-    q_high, d_high = _leading_half(quotient), _leading_half(denominator)
-    q_low, d_low = quotient - q_high, denominator - d_high
-    return (((numerator - q_high * d_high) - q_high * d_low) - q_low * d_high) - q_low * d_low
-
-
 def divide_pair(numerator: Tensor, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
     """numerator / (high + low) as a sum of two terms, |low| being a rounding of high."""
     quotient = numerator / high
@@ -124,8 +115,8 @@ def scaled(
     one = torch.ones_like(factor_high)  # torch.where of two numbers would be fp32
     before, after = torch.where(large, 2.0**-boost, one), torch.where(large, one, 2.0**-boost)
     whole = (factor_high * before).contiguous()
-    factor, high = _leading_half(whole), high.contiguous()
-    first = _leading_half(high)
+    factor, high = leading_half(whole), high.contiguous()
+    first = leading_half(high)
     rest, factor_rest = (high - first) + low, (whole - factor) + factor_low * before
     out = first * factor + (rest * whole + first * factor_rest)
     # What is not finite has no parts.
